@@ -1,0 +1,15 @@
+//! Configuration documents and their rules. Text and maps come in, never a path: files are read where they belong.
+
+pub mod dcs;
+pub mod dynamic;
+pub mod local;
+pub mod postgresql;
+pub mod secret;
+
+pub use dcs::{DcsConfig, Etcd3Config};
+pub use dynamic::{Dynamic, StandbyCluster, SynchronousMode};
+pub use local::{
+    BootstrapConfig, CtlConfig, LocalConfig, LogConfig, RestApiConfig, VerifyClient, WatchdogConfig, WatchdogMode,
+};
+pub use postgresql::{Credentials, PostgresConfig};
+pub use secret::Secret;

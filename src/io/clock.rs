@@ -1,0 +1,20 @@
+//! The wall clock, as a port. Monotonic time is tokio's, which a test can pause.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The time of day, for what is shown or scheduled; never for leases.
+pub trait Clock: Send + Sync {
+    /// Time since the epoch.
+    fn since_epoch(&self) -> Duration;
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn since_epoch(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+}

@@ -1,0 +1,3 @@
+//! Plumbing that users on two floors share.
+
+pub mod clock;

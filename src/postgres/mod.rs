@@ -1,0 +1,292 @@
+//! One PostgreSQL server on this machine.
+//!
+//! [`Postgres`] is the port the agent drives. It carries out and reports; it never decides. Its long operations are
+//! run by the agent as the one long task, beside the loop; [`Postgres::look`] is bounded and never fails as a whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{HistoryLine, InstanceState, Lsn, Role, Timeline, Upstream};
+use crate::config::PostgresConfig;
+
+/// A failed operation on the server, in words an operator can act on.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// A program could not be run or ended badly.
+    #[error("{program} failed: {detail}")]
+    Program {
+        /// Which program.
+        program: String,
+        /// Exit code and the last lines of its output.
+        detail: String,
+    },
+    /// The server could not be asked.
+    #[error("PostgreSQL did not answer: {0}")]
+    Query(String),
+    /// A file or directory.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operation was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// It did not happen within its limit.
+    #[error("timed out after {0:?}: {1}")]
+    Timeout(Duration, String),
+    /// The operation makes no sense in the present state.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What a look should include.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Ask for slots.
+    pub slots: bool,
+    /// Ask for the standbys and the synchronous settings.
+    pub senders: bool,
+    /// Ask for the local timeline of a standby over a replication connection when its receiver does not know it.
+    pub standby_timeline: bool,
+    /// The whole look is over by then; what is not known is left out.
+    pub budget: Duration,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopMode {
+    /// SIGINT: roll back, checkpoint, let standbys catch up.
+    Fast,
+    /// SIGQUIT: die now, recover at the next start.
+    Immediate,
+}
+
+/// A stop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StopPlan {
+    /// How.
+    pub mode: StopMode,
+    /// Run a CHECKPOINT before the signal, so that the shutdown's own is short.
+    pub checkpoint: bool,
+    /// After this, immediate, then SIGKILL. `None`: as long as it takes.
+    pub timeout: Option<Duration>,
+}
+
+/// Said while a stop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopProgress {
+    /// Control data says `shut down` while the postmaster still exists: no more WAL will be written.
+    ShutDown {
+        /// The shutdown checkpoint; candidates are measured against it.
+        checkpoint: Lsn,
+        /// The record before it when that is a WAL switch, else the checkpoint itself; published as `optime`.
+        previous: Lsn,
+    },
+}
+
+/// What recovery configuration a start or a change of upstream writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// As a primary: no recovery configuration is written or left.
+    None,
+    /// Leave whatever is there.
+    Keep,
+    /// As a standby of this upstream, or of nobody.
+    Standby(Option<Upstream>),
+}
+
+/// A start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartPlan {
+    /// Recovery configuration to write before.
+    pub recovery: Recovery,
+    /// The role the server will have, for parameters and callbacks.
+    pub role: Role,
+    /// How long to wait for connections. `None`: `pg_ctl_timeout` for the port, then leave it starting.
+    pub timeout: Option<Duration>,
+}
+
+/// How far a start came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Started {
+    /// Accepts connections.
+    Running,
+    /// The postmaster lives but does not accept connections yet.
+    StillStarting,
+}
+
+/// Whether the recovery configuration of a running standby must change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FollowChange {
+    /// It follows as wanted.
+    None,
+    /// A rewritten file and a reload do.
+    Reload,
+    /// A restart is needed.
+    Restart,
+}
+
+/// Whether the local server has WAL that the leader's history does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Divergence {
+    /// It has: rewind or re-clone before following.
+    Diverged,
+    /// It can follow.
+    Consistent,
+    /// Not known yet, and why; ask again.
+    Unknown(String),
+}
+
+/// How a `pg_rewind` ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rewound {
+    /// The data directory can follow the leader.
+    Done,
+    /// The leader became unreachable; the data directory may still be rewindable.
+    SourceLost(String),
+    /// It failed against a healthy leader.
+    Failed(String),
+}
+
+/// The events that call an operator's script (`postgresql.callbacks`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Callback {
+    /// Ready after a start.
+    OnStart,
+    /// Stopped by us.
+    OnStop,
+    /// Ready after a restart.
+    OnRestart,
+    /// Configuration reloaded.
+    OnReload,
+    /// Promoted, or follows after having led.
+    OnRoleChange,
+}
+
+/// A physical or logical slot that should exist here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedSlot {
+    /// Its name.
+    pub name: String,
+    /// Database and plugin of a logical slot.
+    pub logical: Option<(String, String)>,
+    /// Where an unused physical slot should be advanced to.
+    pub advance_to: Option<Lsn>,
+    /// Somebody is expected to stream from it; unknown when `None`.
+    pub expected_active: Option<bool>,
+}
+
+/// A base backup or custom replica creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClonePlan {
+    /// Where from; `None` only for methods that need no leader.
+    pub source: Option<Upstream>,
+    /// `pg_basebackup` whatever methods are configured.
+    pub basebackup_only: bool,
+}
+
+/// The server, as the agent drives it. Operations with a [`CancellationToken`] are long; when cancelled they stop
+/// their programs (SIGTERM, after 10 s SIGKILL for the group) and return [`PgError::Cancelled`].
+#[async_trait]
+pub trait Postgres: Send + Sync {
+    /// One bounded look at everything.
+    async fn look(&self, ask: &Look) -> InstanceState;
+
+    /// Notified when the postmaster exits or a starting server becomes ready.
+    fn events(&self) -> Arc<Notify>;
+
+    /// Starts and waits. `Err` when the postmaster died or could not be spawned.
+    async fn start(&self, plan: &StartPlan, cancel: &CancellationToken) -> Result<Started, PgError>;
+
+    /// Stops; `Ok` also when nothing ran. Progress is reported as it is seen.
+    async fn stop(
+        &self,
+        plan: &StopPlan,
+        progress: Option<mpsc::Sender<StopProgress>>,
+        cancel: &CancellationToken,
+    ) -> Result<(), PgError>;
+
+    /// Stops and starts as it was.
+    async fn restart(&self, plan: &StartPlan, cancel: &CancellationToken) -> Result<Started, PgError>;
+
+    /// Sends the postmaster SIGQUIT now, without waiting. For the lease deadline; must not block or allocate much.
+    fn quit_now(&self);
+
+    /// Runs `pre_promote`, if configured. `false`: it failed.
+    async fn pre_promote(&self, cancel: &CancellationToken) -> bool;
+
+    /// Promotes and waits until the control file says `in production`, at most `limit`. `false`: promotion was
+    /// issued but is not finished.
+    async fn promote(&self, limit: Duration, cancel: &CancellationToken) -> Result<bool, PgError>;
+
+    /// Compares the present recovery configuration with that for `upstream`.
+    async fn follow_change(&self, upstream: Option<&Upstream>) -> FollowChange;
+
+    /// Writes the recovery configuration for `upstream` and reloads.
+    async fn follow(&self, upstream: Option<&Upstream>) -> Result<(), PgError>;
+
+    /// Resumes paused WAL replay.
+    async fn resume_replay(&self) -> Result<(), PgError>;
+
+    /// Takes over new settings: rewrites files and reloads when something changed or `force` is set. Parameters that
+    /// need a restart show up in [`InstanceState::pending_restart`].
+    async fn configure(&self, config: Arc<PostgresConfig>, force: bool) -> Result<(), PgError>;
+
+    /// Sets (or removes) the managed `synchronous_standby_names` and reloads.
+    async fn set_synchronous_standby_names(&self, value: Option<&str>) -> Result<(), PgError>;
+
+    /// Creates a new cluster by `initdb` or the configured method and starts it.
+    async fn bootstrap(&self, cancel: &CancellationToken) -> Result<(), PgError>;
+
+    /// Users and `post_bootstrap`, once the new cluster is a primary.
+    async fn post_bootstrap(&self, cancel: &CancellationToken) -> Result<(), PgError>;
+
+    /// Fills an empty (or emptied) data directory; does not start it.
+    async fn clone_from(&self, plan: &ClonePlan, cancel: &CancellationToken) -> Result<(), PgError>;
+
+    /// Compares the local history with the leader's.
+    async fn check_divergence(&self, leader: &Upstream) -> Divergence;
+
+    /// Runs `pg_rewind` on a stopped server.
+    async fn rewind(&self, leader: &Upstream, cancel: &CancellationToken) -> Rewound;
+
+    /// Runs the server in single-user mode once, so that a crashed data directory is shut down cleanly.
+    async fn crash_recovery(&self, cancel: &CancellationToken) -> Result<(), PgError>;
+
+    /// Runs CHECKPOINT.
+    async fn checkpoint(&self) -> Result<(), PgError>;
+
+    /// Removes the data directory with its WAL and tablespace directories.
+    async fn remove_data_dir(&self) -> Result<(), PgError>;
+
+    /// Renames the data directory to `….failed`.
+    async fn move_data_dir_away(&self) -> Result<(), PgError>;
+
+    /// Creates missing and drops unwanted slots; `keep` names what is never dropped.
+    async fn sync_slots(&self, wanted: &[WantedSlot], may_drop: bool) -> Result<(), PgError>;
+
+    /// The history file of a timeline: its lines and when it was written (ISO 8601, local zone).
+    async fn timeline_history(&self, timeline: Timeline) -> Result<(Vec<HistoryLine>, Option<String>), PgError>;
+
+    /// Calls the operator's script for an event, never waiting for it.
+    fn callback(&self, event: Callback, role: Role);
+
+    /// What `GET /patroni` shows beyond a look: the standbys that stream from here.
+    async fn replication(&self) -> Vec<serde_json::Value>;
+}
