@@ -27,6 +27,7 @@
 //! * An observation may be stale. Safety rests on compare-and-set, the lease and the deadline, never on freshness.
 //! * No data directory is removed without a rule that says so and a log line that names it.
 
+pub mod agent;
 pub mod cluster;
 pub mod config;
 pub mod dcs;

@@ -1,3 +1,36 @@
-//! The agent.
+//! The agent, the embedded store and the demo.
+#![allow(clippy::print_stderr, reason = "a program reports its own failure")]
 
-fn main() {}
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::Parser;
+use pgherd::agent::cli::{Cli, Command};
+use pgherd::agent::store;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pgherd: {error}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                eprintln!("  caused by: {inner}");
+                cause = inner.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.command {
+        Some(Command::Dcs(args)) => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            Ok(runtime.block_on(store::run(&args))?)
+        }
+        Some(Command::Demo(_)) => Err("the demo is not built in yet".into()),
+        None => Err("the agent is not built in yet".into()),
+    }
+}

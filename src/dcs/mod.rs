@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::cluster::{ClusterView, FailoverKey, LeaderKey, MemberName, Status, SyncState, Version};
 
+pub mod embedded;
 pub mod error;
 
 pub use error::DcsError;
