@@ -3,6 +3,13 @@
 //! [`Postgres`] is the port the agent drives. It carries out and reports; it never decides. Its long operations are
 //! run by the agent as the one long task, beside the loop; [`Postgres::look`] is bounded and never fails as a whole.
 
+pub mod callbacks;
+pub mod pgpass;
+pub mod process_tree;
+pub mod programs;
+pub mod removal;
+pub mod replication;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,136 @@
+//! Families of processes: who descends from whom, and how to end them all.
+//!
+//! A process is known by number and start time together; a number alone may have been given to somebody else.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// One process, as `/proc` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// Its parent.
+    pub parent: i32,
+    /// Its process group.
+    pub group: i32,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+    /// Ended but not collected by its parent yet.
+    pub is_zombie: bool,
+}
+
+/// Looks one process up.
+pub fn process(pid: i32) -> Option<Process> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Every process on the machine that can be seen.
+pub fn processes() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| process(entry.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+/// Reads `/proc/PID/stat`. The program's name, in parentheses, may hold blanks and parentheses itself.
+fn parse(stat: &str) -> Option<Process> {
+    let (pid, rest) = stat.split_once(" (")?;
+    let fields: Vec<&str> = rest.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Process {
+        pid: pid.parse().ok()?,
+        is_zombie: matches!(*fields.first()?, "Z" | "X"),
+        parent: fields.get(1)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// Children, their children and so on.
+pub fn descendants(ancestor: i32) -> Vec<Process> {
+    let all = processes();
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![ancestor];
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|process| process.parent == parent) {
+            if process.pid != ancestor && !found.contains(process) {
+                found.push(*process);
+                parents.push(process.pid);
+            }
+        }
+    }
+    found
+}
+
+/// Signals one process; whether it was there to take it.
+pub fn signal(pid: i32, signal: Signal) -> bool {
+    pid > 1 && kill(Pid::from_raw(pid), signal).is_ok()
+}
+
+/// Signals a process group.
+pub(super) fn signal_group(leader: i32, signal: Signal) {
+    if leader > 1 {
+        let _ = killpg(Pid::from_raw(leader), signal);
+    }
+}
+
+/// Kills a process and its descendants. It is suspended first, so that it cannot start more while they are listed.
+/// `false`: it was not ours to kill.
+pub fn kill_tree(pid: i32) -> bool {
+    let suspended = signal(pid, Signal::SIGSTOP);
+    let family = descendants(pid);
+    let killed = signal(pid, Signal::SIGKILL);
+    for process in &family {
+        kill_if_same(process);
+    }
+    suspended && killed
+}
+
+/// Kills what is left of a family whose head has ended: members of its group, and those of `known` that still live.
+pub(super) fn kill_rest(leader: i32, known: &[Process]) {
+    for process in known {
+        kill_if_same(process);
+    }
+    let all = processes();
+    // While a group has members, its number is not given to a new process. A living head means that it was.
+    if all.iter().any(|process| process.pid == leader && !process.is_zombie) {
+        return;
+    }
+    for process in all.iter().filter(|process| process.group == leader && process.pid != leader) {
+        signal(process.pid, Signal::SIGKILL);
+    }
+}
+
+fn kill_if_same(seen: &Process) {
+    if process(seen.pid).is_some_and(|now| now.start_ticks == seen.start_ticks) {
+        signal(seen.pid, Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_parentheses_are_read() {
+        let line = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
+        let expected = Process { pid: 42, parent: 7, group: 42, start_ticks: 12345, is_zombie: false };
+        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse(""), None);
+        assert_eq!(parse("1 (x"), None);
+    }
+
+    #[test]
+    fn we_are_among_the_descendants_of_our_parent() {
+        let me = process(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(descendants(me.parent).contains(&me));
+        assert!(descendants(me.pid).iter().all(|process| process.pid != me.pid));
+    }
+
+    #[test]
+    fn init_is_never_signalled() {
+        assert!(!signal(0, Signal::SIGCONT));
+        assert!(!signal(1, Signal::SIGCONT));
+        assert!(!signal(-1, Signal::SIGCONT));
+    }
+}
