@@ -31,6 +31,7 @@ pub mod agent;
 pub mod cluster;
 pub mod config;
 pub mod dcs;
+pub mod ha;
 pub mod io;
 pub mod postgres;
 

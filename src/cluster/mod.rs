@@ -7,6 +7,7 @@ pub mod instance;
 pub mod lsn;
 pub mod member;
 pub mod names;
+pub mod peer;
 pub mod requests;
 pub mod role;
 pub mod server;
@@ -21,6 +22,7 @@ pub use instance::{ControlData, DataDir, InstanceState, Monitor, PendingValue, S
 pub use lsn::{Lag, Lsn};
 pub use member::Member;
 pub use names::{MemberName, SystemId};
+pub use peer::PeerAnswer;
 pub use requests::{FailoverKey, ReinitRequest, RestartRequest, ScheduledRestart};
 pub use role::{Role, State};
 pub use server::{Callback, Divergence, FollowChange, Recovery, Rewound, Started, StopMode, StopProgress, WantedSlot};

@@ -1,0 +1,173 @@
+//! What must survive from one decision to the next. It is returned by every decision and handed to the next one;
+//! nothing is remembered anywhere else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Callback, Lsn, Member, MemberName, Role, ScheduledRestart, Timeline};
+
+/// The agent's memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The first look has been taken.
+    pub is_attached: bool,
+    /// The role of the local server as we know it.
+    pub role: Option<Role>,
+    /// Members that count in a race: those of the last locked snapshot and all seen since.
+    pub known_members: BTreeMap<MemberName, Member>,
+    /// The leader of the last locked snapshot.
+    pub former_leader: Option<MemberName>,
+    /// The timeline the present leader published, when it is another member.
+    pub leader_timeline: Option<Timeline>,
+    /// A valid `initialize` was seen since we started.
+    pub has_seen_cluster: bool,
+    /// The last cycle was in maintenance mode.
+    pub was_paused: bool,
+    /// This node creates the cluster.
+    pub bootstrap: Option<BootstrapStage>,
+    /// A start after crash, demotion or restart was ordered; look at its result when the task is over.
+    pub is_recovering: bool,
+    /// The data directory was just cloned and never started.
+    pub is_fresh_clone: bool,
+    /// Where we stand with divergence from the leader.
+    pub rewind: RewindState,
+    /// A demotion under way.
+    pub demotion: Option<Demotion>,
+    /// When single-user crash recovery was last tried since the last successful start.
+    pub crash_recovery_tried_ms: Option<u64>,
+    /// Since when the server is starting.
+    pub starting_since_ms: Option<u64>,
+    /// The start timeout an operator's restart asked for, in milliseconds.
+    pub start_timeout_ms: Option<u64>,
+    /// Failed starts and clones are not repeated before this moment.
+    pub hold_until_ms: Option<u64>,
+    /// When the promotion was called off because `pre_promote` failed.
+    pub pre_promote_failed_ms: Option<u64>,
+    /// The checkpoint after the promotion was ordered.
+    pub is_checkpoint_ordered: bool,
+    /// The checkpoint after the promotion is done: others may rewind from us.
+    pub is_checkpoint_done: bool,
+    /// The event to call the operator's script for once the server accepts connections.
+    pub pending_callback: Option<Callback>,
+    /// A callback was due at least once.
+    pub was_callback_called: bool,
+    /// The restart to come.
+    pub scheduled_restart: Option<ScheduledRestart>,
+    /// The request a running restart answers.
+    pub restart_reply: Option<u64>,
+    /// Slots of absent members: when each was last seen in use, monotonic.
+    pub slots_last_seen_ms: BTreeMap<String, u64>,
+    /// The configuration of the follower was compared for this leader already.
+    pub previous_position: Option<Lsn>,
+    /// When the race back-off began.
+    pub backoff_since_ms: Option<u64>,
+}
+
+/// How far the creation of a new cluster is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootstrapStage {
+    /// `initdb` or the custom method runs or has just run.
+    Creating,
+    /// Users and scripts are being set up.
+    PostBootstrap,
+    /// All is done; the keys are to be written.
+    Ready,
+    /// It failed, with the reason for the log.
+    Failed,
+}
+
+/// Where a member stands with divergence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewindState {
+    /// No reason to doubt.
+    #[default]
+    Initial,
+    /// To be compared with the leader.
+    Check,
+    /// Has WAL the leader does not have.
+    Need,
+    /// Compared and fine.
+    NotNeed,
+    /// Rewound.
+    Success,
+    /// Rewinding failed.
+    Failed,
+}
+
+impl RewindState {
+    /// Something is to be done before the server may stream.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Check | Self::Need)
+    }
+
+    /// A rewind was run.
+    pub fn was_executed(self) -> bool {
+        matches!(self, Self::Success | Self::Failed)
+    }
+}
+
+/// How a primary gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DemoteMode {
+    /// The DCS is away: fast stop, the key is left to expire, then a read-only start.
+    Offline,
+    /// Switchover or failover: checkpoint, fast stop, release the key as soon as a candidate has everything.
+    Graceful,
+    /// Something is wrong here: immediate stop, release the key.
+    Immediate,
+    /// The key is lost already: immediate stop.
+    ImmediateNolock,
+}
+
+impl DemoteMode {
+    /// Whether this mode gives the key away.
+    pub fn releases(self) -> bool {
+        matches!(self, Self::Graceful | Self::Immediate)
+    }
+
+    /// The mode's word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Offline => "offline",
+            Self::Graceful => "graceful",
+            Self::Immediate => "immediate",
+            Self::ImmediateNolock => "immediate-nolock",
+        }
+    }
+}
+
+/// A demotion under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Demotion {
+    /// How.
+    pub mode: DemoteMode,
+    /// The action's name in status lines (`switchover: demote`).
+    pub action: String,
+    /// How far.
+    pub stage: DemotionStage,
+    /// The key was given away.
+    pub is_released: bool,
+    /// The clean shutdown's position to publish with the release.
+    pub shutdown_lsn: Option<Lsn>,
+}
+
+/// The stages of a demotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DemotionStage {
+    /// The stop is to be ordered as soon as the task slot is free.
+    Ordered,
+    /// The server stops.
+    Stopping,
+    /// The server is down; the key is to be released.
+    Stopped,
+    /// The key is free; somebody else gets the first go until then.
+    StandingBack {
+        /// Monotonic.
+        until_ms: u64,
+    },
+}

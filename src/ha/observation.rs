@@ -1,0 +1,192 @@
+//! Everything a decision may read.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::cluster::{
+    ClusterView, Divergence, FollowChange, HistoryLine, InstanceState, MemberName, PeerAnswer, ReinitRequest,
+    RestartRequest, Rewound, ScheduledRestart, Started, StopProgress, Tags,
+};
+use crate::config::Dynamic;
+
+use super::decision::Task;
+
+/// One moment as this node sees it. Any part may be stale by the time a decision is carried out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// Milliseconds on this process's monotonic clock.
+    pub now_ms: u64,
+    /// Milliseconds since the epoch, for schedules only.
+    pub wall_ms: i64,
+    /// Who we are.
+    pub node: Node,
+    /// The cluster, or why it could not be read.
+    pub view: Snapshot,
+    /// The cluster-wide settings in force.
+    pub settings: Dynamic,
+    /// The local server.
+    pub instance: InstanceState,
+    /// Until when our own lease surely lives, on the monotonic clock: counted from before the last successful
+    /// renewal was sent. `None`: we do not lead.
+    pub leads_until_ms: Option<u64>,
+    /// The one long task, if it runs.
+    pub task: Option<RunningTask>,
+    /// The task that ended since the last decision.
+    pub ended: Option<EndedTask>,
+    /// What operators asked this node for, oldest first.
+    pub requests: Vec<Request>,
+    /// The agent was told to end.
+    pub is_leaving: bool,
+    /// Outcomes of steps already carried out in this cycle.
+    pub done: Done,
+}
+
+/// This node's own configuration, as far as decisions read it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Our name.
+    pub name: MemberName,
+    /// Our tags as configured.
+    pub tags: Tags,
+    /// Published connection URL.
+    pub conn_url: String,
+    /// Published REST address.
+    pub api_url: String,
+    /// Published proxy URL.
+    pub proxy_url: Option<String>,
+    /// A `bootstrap` section allows us to start a new cluster.
+    pub may_bootstrap: bool,
+    /// The dynamic configuration a new cluster (or an emptied DCS) is given.
+    pub initial_config: Map<String, Value>,
+    /// Replica creation methods that need no leader are configured.
+    pub has_leaderless_method: bool,
+    /// Re-clone a diverged data directory instead of rewinding it.
+    pub remove_on_divergence: bool,
+    /// Re-clone when rewinding failed.
+    pub remove_on_rewind_failure: bool,
+}
+
+/// The DCS snapshot or its absence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Snapshot {
+    /// Read in this cycle.
+    Read(Box<ClusterView>),
+    /// The DCS could not be reached; the error's words.
+    Unreachable(String),
+}
+
+/// The long task while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunningTask {
+    /// What it does.
+    pub task: Task,
+    /// When it began, monotonic.
+    pub since_ms: u64,
+    /// How far a stop has come.
+    pub progress: Option<StopProgress>,
+}
+
+/// The long task when it is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EndedTask {
+    /// What it did.
+    pub task: Task,
+    /// How it ended.
+    pub outcome: TaskOutcome,
+    /// The last progress of a stop.
+    pub progress: Option<StopProgress>,
+}
+
+/// How a long task ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskOutcome {
+    /// Done.
+    Done,
+    /// A start or restart came this far.
+    Started(Started),
+    /// A promotion: the server is in production (`true`) or not seen there yet.
+    Promoted(bool),
+    /// `pre_promote` said no.
+    PrePromoteFailed,
+    /// A rewind ended.
+    Rewound(Rewound),
+    /// It failed; why, for people.
+    Failed(String),
+    /// It was cancelled.
+    Cancelled,
+}
+
+/// An operator's request to this node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// To match the reply with.
+    pub id: u64,
+    /// What is asked.
+    pub kind: RequestKind,
+}
+
+/// What operators can ask of one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestKind {
+    /// Restart now.
+    Restart(RestartRequest),
+    /// Restart later; replaces nothing.
+    ScheduleRestart(ScheduledRestart),
+    /// Forget the scheduled restart.
+    CancelRestart,
+    /// Throw the data away and clone.
+    Reinitialize(ReinitRequest),
+}
+
+/// Outcomes within a cycle. A decision that needs one which is not here yet orders the step and is called again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// The leader key was renewed (`Kept`), is somebody else's (`Lost`), or the DCS did not answer.
+    pub renewal: Option<LockOutcome>,
+    /// The leader key was created (`Kept`), or somebody was faster (`Lost`).
+    pub acquire: Option<LockOutcome>,
+    /// The create-only write of `initialize`: won or not.
+    pub initialize: Option<bool>,
+    /// The peers' answers.
+    pub peers: Option<BTreeMap<MemberName, PeerAnswer>>,
+    /// Whether the standby's recovery configuration must change.
+    pub follow: Option<FollowChange>,
+    /// Whether we have WAL that the leader does not.
+    pub divergence: Option<Divergence>,
+    /// The local history file of the current timeline and when it was written.
+    pub history: Option<(Vec<HistoryLine>, Option<String>)>,
+    /// A write that must succeed did not reach the DCS; which.
+    pub lost_write: Option<String>,
+}
+
+/// How an attempt on the leader key ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LockOutcome {
+    /// It is ours.
+    Kept,
+    /// It is not.
+    Lost,
+    /// The DCS did not answer; its words.
+    Unreachable(String),
+}
+
+impl Observation {
+    /// The snapshot, if it was read.
+    pub fn view(&self) -> Option<&ClusterView> {
+        match &self.view {
+            Snapshot::Read(view) => Some(view),
+            Snapshot::Unreachable(_) => None,
+        }
+    }
+
+    /// Our lease surely lives now.
+    pub fn leads(&self) -> bool {
+        self.leads_until_ms.is_some_and(|until| self.now_ms < until)
+    }
+}

@@ -1,0 +1,45 @@
+//! The DCS did not answer: a primary must stop before its lease can have expired there.
+
+use crate::ha::context::{Context, Flow};
+use crate::ha::decision::{Level, Step, Task};
+use crate::ha::memory::DemoteMode;
+use crate::ha::observation::LockOutcome;
+use crate::ha::reason::Line;
+
+/// See the module.
+pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
+    let why = lost(cx)?;
+    cx.note(Level::Error, format!("Error communicating with DCS: {why}"));
+    if cx.seen.is_leaving {
+        return super::leaving::leaving(cx);
+    }
+    if let Some(flow) = super::demotion::demotion(cx) {
+        return Some(flow);
+    }
+    if cx.is_paused() || !cx.is_alive() || !cx.is_primary() {
+        return Flow::end(Line::DcsNotAccessible);
+    }
+    if let Some(running) = &cx.seen.task
+        && !matches!(running.task, Task::Stop { .. })
+    {
+        // The slot must be free for the stop.
+        cx.step(Step::CancelTask);
+    }
+    cx.info("demoting self because DCS is not accessible and I was a leader");
+    cx.demote(DemoteMode::Offline, "demotion");
+    Flow::end(Line::DemotedDcsNotAccessible)
+}
+
+/// What could not be reached, if anything.
+fn lost(cx: &Context<'_>) -> Option<String> {
+    use crate::ha::observation::Snapshot;
+    let lock = |outcome: &Option<LockOutcome>| match outcome {
+        Some(LockOutcome::Unreachable(why)) => Some(why.clone()),
+        _ => None,
+    };
+    if let Snapshot::Unreachable(why) = &cx.seen.view {
+        return Some(why.clone());
+    }
+    let done = cx.done();
+    lock(&done.renewal).or_else(|| lock(&done.acquire)).or_else(|| done.lost_write.clone())
+}

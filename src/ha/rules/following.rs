@@ -1,0 +1,119 @@
+//! Somebody else leads: follow, and never be a primary beside them.
+
+use crate::cluster::{FollowChange, Recovery, Role};
+use crate::ha::context::{Context, Flow};
+use crate::ha::decision::{Step, Task};
+use crate::ha::memory::{DemoteMode, RewindState};
+use crate::ha::reason::{Line, Reason};
+use crate::ha::requests;
+
+/// The last row of the table.
+pub(in crate::ha) fn locked_by_other(cx: &mut Context<'_>) -> Option<Flow> {
+    let leader = cx.view().and_then(|view| view.leader_name()).map(ToString::to_string).unwrap_or_default();
+    let me = cx.me().to_string();
+    let in_standby_cluster = cx.in_standby_cluster();
+    let demote = if in_standby_cluster { Line::CannotBePrimaryInStandbyCluster } else { Line::DemotingWithoutLock };
+    let stay = Reason::Following { me, leader, is_standby_leader: in_standby_cluster };
+    match follow(cx, demote.into(), stay) {
+        Some(Flow::End(reason)) if !cx.steps.iter().any(|step| matches!(step, Step::Begin(_))) => {
+            Some(Flow::End(requests::scheduled_restart(cx, reason)))
+        }
+        other => other,
+    }
+}
+
+/// Makes the local server a standby of the right upstream: `demote` is the line for a primary, `stay` for a standby.
+pub(in crate::ha) fn follow(cx: &mut Context<'_>, demote: Reason, stay: Reason) -> Option<Flow> {
+    let view = cx.view()?;
+    if cx.is_paused() {
+        let may_repair = cx.instance().can_rewind || cx.seen.node.remove_on_divergence;
+        if view.is_unlocked() || !(cx.memory.rewind.is_open() && may_repair) {
+            if cx.is_primary() {
+                cx.memory.role = Some(Role::Primary);
+                return Flow::end(Line::ContinueAsPrimaryWithoutLock);
+            }
+            if cx.node_to_follow().is_none() {
+                return Flow::end(Reason::Alone { me: cx.me().to_string() });
+            }
+        }
+    } else if cx.is_primary() {
+        cx.demote(DemoteMode::ImmediateNolock, "demotion");
+        return Flow::end(demote);
+    }
+    if let Some(flow) = super::rewinding::rewinding(cx) {
+        return Some(flow);
+    }
+    if !cx.is_paused() && cx.monitor().is_some_and(|monitor| monitor.replay_paused) {
+        cx.info("Resuming paused WAL replay for PostgreSQL 14+");
+        cx.step(Step::ResumeReplay);
+    }
+    point_at_upstream(cx, stay)
+}
+
+fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
+    let leads_standby_cluster = cx.in_standby_cluster() && cx.has_lock();
+    let role = if leads_standby_cluster { Role::StandbyLeader } else { Role::Replica };
+    let upstream = cx.node_to_follow();
+    if cx.in_standby_cluster() && role == Role::Replica && upstream.is_none() {
+        return Flow::end(Line::ContinueFollowingOldStandbyLeader);
+    }
+    if !cx.instance().accepts_connections {
+        return Flow::end(stay);
+    }
+    let Some(change) = cx.done().follow else {
+        cx.step(Step::CompareFollow(upstream));
+        return Flow::ask("the server what it follows");
+    };
+    match change {
+        FollowChange::Restart => {
+            if cx.memory.rewind != RewindState::NotNeed {
+                cx.mark_check();
+            }
+            cx.memory.is_recovering = true;
+            cx.begin(Task::Restart {
+                action: "changing primary_conninfo and restarting".into(),
+                recovery: Recovery::Standby(upstream),
+                role,
+                timeout_ms: None,
+            });
+        }
+        FollowChange::Reload => {
+            cx.mark_check();
+            cx.step(Step::Follow(upstream));
+            set_role(cx, role);
+            // The histories are compared at once, not at the next turn of the loop.
+            cx.wake_within(1);
+        }
+        FollowChange::None => {
+            set_role(cx, role);
+            notice_newer_timeline(cx);
+        }
+    }
+    Flow::end(stay)
+}
+
+fn set_role(cx: &mut Context<'_>, role: Role) {
+    let before = cx.role();
+    cx.memory.role = Some(role);
+    let is_change = matches!(
+        (before, role),
+        (Some(Role::Primary | Role::Demoted | Role::StandbyLeader), Role::Replica)
+            | (Some(Role::Replica), Role::StandbyLeader)
+    );
+    if is_change {
+        cx.callback(crate::cluster::Callback::OnRoleChange, role);
+    }
+}
+
+/// The leader is on a newer timeline than we are and we do not stream from it: compare histories.
+fn notice_newer_timeline(cx: &mut Context<'_>) {
+    let (Some(theirs), Some(own)) = (cx.memory.leader_timeline, cx.monitor().and_then(|monitor| monitor.timeline))
+    else {
+        return;
+    };
+    let streams = cx.monitor().and_then(|monitor| monitor.replication_state()) == Some("streaming");
+    if own < theirs && !streams && cx.memory.rewind != RewindState::Check {
+        cx.mark_check();
+        cx.wake_within(1_000);
+    }
+}

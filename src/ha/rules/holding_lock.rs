@@ -1,0 +1,161 @@
+//! We hold the lock: renew it, and be the primary it promises.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Role, Timeline};
+use crate::ha::context::{Context, Flow};
+use crate::ha::decision::{Level, Step, Task};
+use crate::ha::memory::DemoteMode;
+use crate::ha::observation::LockOutcome;
+use crate::ha::reason::{Line, Reason};
+use crate::ha::{requests, slots};
+
+/// See the module.
+pub(in crate::ha) fn holding_lock(cx: &mut Context<'_>) -> Option<Flow> {
+    if !cx.has_lock() {
+        return None;
+    }
+    let in_standby_cluster = cx.in_standby_cluster();
+    if cx.is_paused() && !cx.is_primary() {
+        let request = cx.view().and_then(|view| view.failover_request());
+        if request.is_some_and(|request| request.candidate.as_ref() == Some(cx.me())) {
+            return Flow::end(Line::WaitingToBecomePrimary);
+        }
+        if !in_standby_cluster {
+            cx.release(None);
+            return Flow::end(Line::RemovedLockNotPrimary);
+        }
+    }
+    match cx.renewal() {
+        None => Flow::ask("the DCS to renew the lease"),
+        Some(LockOutcome::Kept) => kept(cx),
+        Some(_) => lost(cx),
+    }
+}
+
+fn kept(cx: &mut Context<'_>) -> Option<Flow> {
+    if let Some(status) = slots::status(cx) {
+        cx.step(Step::WriteStatus(status));
+    }
+    let view = cx.view()?;
+    if view.config_document().is_none_or(|document| document.is_empty()) {
+        cx.step(Step::WriteConfig(cx.seen.node.initial_config.clone()));
+    }
+    if let Some(flow) = super::manual::on_the_leader(cx) {
+        return Some(flow);
+    }
+    checkpoint_after_promotion(cx);
+    let me = cx.me().to_string();
+    let flow = if cx.in_standby_cluster() {
+        let reason = if cx.role() == Some(Role::StandbyLeader) {
+            Reason::Leading { me, is_standby_leader: true }
+        } else {
+            Line::StandbyLeaderHadLock.into()
+        };
+        super::following::follow(cx, Line::CannotBePrimaryInStandbyCluster.into(), reason)
+    } else {
+        enforce_primary(cx, Reason::Leading { me, is_standby_leader: false }, Line::PromotedHadLock.into())
+    };
+    match flow {
+        Some(Flow::End(reason)) if !cx.steps.iter().any(|step| matches!(step, Step::Begin(_))) => {
+            Some(Flow::End(requests::scheduled_restart(cx, reason)))
+        }
+        other => other,
+    }
+}
+
+fn lost(cx: &mut Context<'_>) -> Option<Flow> {
+    cx.note(Level::Error, "failed to update leader lock");
+    if !cx.is_primary() {
+        return Flow::end(Line::NotPromotingFailedUpdate);
+    }
+    if cx.is_paused() {
+        return Flow::end(Line::ContinueAsPrimaryAfterFailedUpdate);
+    }
+    cx.demote(DemoteMode::ImmediateNolock, "demotion");
+    Flow::end(Line::DemotedFailedUpdate)
+}
+
+/// Makes the local server the primary, or says that it is.
+pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, promotes: Reason) -> Option<Flow> {
+    if !cx.is_paused() && cx.memory.pre_promote_failed_ms == Some(cx.now()) {
+        cx.warn("Releasing the leader key voluntarily because the pre-promote script failed");
+        cx.release(None);
+        return Flow::end(Line::PromotionCancelled);
+    }
+    if cx.is_primary() {
+        cx.memory.role = Some(Role::Primary);
+        return match history(cx) {
+            Some(flow) => Some(flow),
+            None => Flow::end(is_primary),
+        };
+    }
+    if matches!(cx.role(), Some(Role::Primary | Role::Promoted)) && cx.monitor().is_none() {
+        return Flow::end(is_primary);
+    }
+    let limit_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
+    cx.begin(Task::Promote { limit_ms });
+    Flow::end(promotes)
+}
+
+/// Others may rewind from us once our timeline is in the control file; a checkpoint puts it there.
+fn checkpoint_after_promotion(cx: &mut Context<'_>) {
+    if !cx.is_primary() || cx.memory.is_checkpoint_done {
+        return;
+    }
+    let Some(monitor) = cx.monitor() else { return };
+    if monitor.timeline.is_some() && monitor.timeline == monitor.control_timeline {
+        cx.memory.is_checkpoint_done = true;
+    } else if !cx.memory.is_checkpoint_ordered {
+        cx.memory.is_checkpoint_ordered = true;
+        cx.step(Step::Checkpoint);
+    }
+}
+
+/// Keeps `/history` in step with the server's timeline.
+fn history(cx: &mut Context<'_>) -> Option<Flow> {
+    let view = cx.view()?;
+    let timeline = cx.monitor()?.timeline?;
+    let known: Vec<Value> =
+        view.history.as_ref().and_then(|history| history.raw.as_array().cloned()).unwrap_or_default();
+    if timeline == Timeline(1) {
+        if !known.is_empty() {
+            cx.step(Step::WriteHistory(json!([])));
+        }
+        return None;
+    }
+    let last = known.last().and_then(Value::as_array);
+    let is_current =
+        last.is_some_and(|line| line.len() == 5 && line[0].as_u64() == Some(u64::from(timeline.0.saturating_sub(1))));
+    if is_current {
+        return None;
+    }
+    let Some((lines, written)) = &cx.done().history else {
+        cx.step(Step::ReadHistory(timeline));
+        return Flow::ask("the server for its timeline history");
+    };
+    let keep = match cx.settings().max_timelines_history {
+        0 => lines.len(),
+        limit => limit,
+    };
+    let mut document: Vec<Value> = lines
+        .iter()
+        .skip(lines.len().saturating_sub(keep))
+        .map(|line| {
+            let fresh = json!([line.timeline, line.switch, line.reason]);
+            known.iter().find(|old| old[0] == fresh[0] && old[1] == fresh[1]).cloned().unwrap_or(fresh)
+        })
+        .collect();
+    if let Some(Value::Array(line)) = document.last_mut()
+        && line.len() == 3
+        && line[0].as_u64() == Some(u64::from(timeline.0.saturating_sub(1)))
+        && let Some(written) = written
+    {
+        line.push(json!(written));
+        line.push(json!(cx.me().as_str()));
+    }
+    if document != known && !document.is_empty() {
+        cx.step(Step::WriteHistory(Value::Array(document)));
+    }
+    None
+}

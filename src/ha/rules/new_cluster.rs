@@ -1,0 +1,50 @@
+//! This node won the initialize race: see the new cluster through, or leave no half of it behind.
+
+use crate::cluster::{Callback, Role};
+use crate::ha::context::{Context, Flow};
+use crate::ha::decision::{Step, Task};
+use crate::ha::memory::BootstrapStage;
+use crate::ha::reason::{Line, Reason};
+
+/// See the module.
+pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
+    let stage = cx.memory.bootstrap?;
+    if stage == BootstrapStage::Failed || !cx.is_alive() {
+        return abandon(cx);
+    }
+    match stage {
+        BootstrapStage::Ready => ready(cx),
+        _ if cx.monitor().is_none() => Flow::end(Line::WaitingForEndOfRecovery),
+        _ if !cx.is_primary() => Flow::end(Line::WaitingForEndOfRecovery),
+        _ => {
+            cx.memory.role = Some(Role::Primary);
+            cx.memory.bootstrap = Some(BootstrapStage::PostBootstrap);
+            cx.begin(Task::PostBootstrap);
+            Flow::end(Line::RunningPostBootstrap)
+        }
+    }
+}
+
+fn ready(cx: &mut Context<'_>) -> Option<Flow> {
+    let Some(system_id) = cx.instance().system_id.clone() else {
+        return Flow::end(Line::DataDirWithoutSystemId);
+    };
+    cx.step(Step::SetInitialize(system_id.to_string()));
+    cx.step(Step::WriteConfig(cx.seen.node.initial_config.clone()));
+    cx.step(Step::TakeLeader);
+    cx.memory.bootstrap = None;
+    cx.memory.role = Some(Role::Primary);
+    cx.memory.pending_callback = None;
+    cx.callback(Callback::OnStart, Role::Primary);
+    cx.wake_within(1);
+    Flow::end(Line::InitializedNewCluster)
+}
+
+fn abandon(cx: &mut Context<'_>) -> Option<Flow> {
+    cx.info("removing initialize key after failed attempt to bootstrap the cluster");
+    cx.step(Step::CancelInitialize);
+    cx.step(Step::AbandonBootstrap);
+    let message = "Failed to bootstrap cluster".to_owned();
+    cx.step(Step::Exit { keep_server: false, message: message.clone() });
+    Flow::end(Reason::Leaving { message })
+}
