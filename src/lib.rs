@@ -30,6 +30,7 @@
 pub mod agent;
 pub mod cluster;
 pub mod config;
+pub mod ctl;
 pub mod dcs;
 pub mod ha;
 pub mod io;

@@ -1,0 +1,149 @@
+//! What a command works with: configuration, DCS, terminal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::ClusterView;
+use crate::config::{CtlConfig, DcsConfig};
+use crate::dcs::{Dcs, DcsError};
+
+use super::error::CtlError;
+use super::ui::Ui;
+use super::{GlobalArgs, Personality};
+
+/// How long a command waits for the DCS before it gives up.
+pub const DCS_PATIENCE: Duration = Duration::from_millis(4500);
+
+/// pgherdctl's own configuration: file, then environment, then command line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Default cluster name.
+    pub scope: Option<String>,
+    /// Key prefix.
+    pub namespace: String,
+    /// The DCS.
+    pub dcs: DcsConfig,
+    /// How the REST API is called.
+    pub ctl: CtlConfig,
+    /// `citus.group`, when the section is valid.
+    pub citus_group: Option<u32>,
+}
+
+/// Which part of a cluster is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// An ordinary cluster.
+    Plain,
+    /// One group of a Citus cluster.
+    One(i64),
+    /// Every group of a Citus cluster.
+    All,
+}
+
+/// Opens the DCS of one cluster.
+pub type Opener = Arc<dyn Fn(&Settings, &str, Groups) -> Result<Arc<dyn Dcs>, DcsError> + Send + Sync>;
+
+/// The outside world, so that a test can stand in for it.
+#[derive(Clone)]
+pub struct Outside {
+    /// Opens a DCS. Must not wait: connections are made by the first call.
+    pub open: Opener,
+}
+
+impl Outside {
+    /// The real one.
+    pub fn real() -> Self {
+        Self::with_dcs(Arc::new(|_, _, _| Err(DcsError::Config("no DCS backend is built in yet".to_owned()))))
+    }
+
+    /// The real one but for the DCS.
+    pub fn with_dcs(open: Opener) -> Self {
+        Self { open }
+    }
+}
+
+/// Everything a command may use.
+pub struct Context<'a> {
+    /// The terminal.
+    pub ui: &'a Ui,
+    /// The configuration.
+    pub settings: Settings,
+    /// The environment.
+    pub environment: &'a BTreeMap<String, String>,
+    outside: Outside,
+}
+
+impl<'a> Context<'a> {
+    /// Reads the configuration. Nothing is connected to.
+    pub fn new(
+        ui: &'a Ui,
+        _global: &GlobalArgs,
+        environment: &'a BTreeMap<String, String>,
+        outside: Outside,
+    ) -> Result<Self, CtlError> {
+        let settings = Settings {
+            scope: None,
+            namespace: "service".to_owned(),
+            dcs: DcsConfig::Missing,
+            ctl: CtlConfig::default(),
+            citus_group: None,
+        };
+        Ok(Self { ui, settings, environment, outside })
+    }
+
+    /// How the program presents itself.
+    pub fn personality(&self) -> Personality {
+        self.ui.personality()
+    }
+
+    /// The cluster named on the command line, else the configured scope.
+    pub fn cluster_name<'b>(&'b self, given: Option<&'b str>) -> Result<&'b str, CtlError> {
+        given.or(self.settings.scope.as_deref()).ok_or_else(|| {
+            CtlError::usage("no cluster was named")
+                .next("name it after the command, or set `scope` in the configuration file")
+        })
+    }
+
+    /// What is read for a command that shows every group unless one is named.
+    pub fn groups(&self, given: Option<i64>) -> Groups {
+        match (given, self.settings.citus_group) {
+            (Some(group), _) => Groups::One(group),
+            (None, Some(_)) => Groups::All,
+            (None, None) => Groups::Plain,
+        }
+    }
+
+    /// What is read for a command that works on the configured group unless another is named.
+    pub fn default_group(&self, given: Option<i64>) -> Groups {
+        match given.or(self.settings.citus_group.map(i64::from)) {
+            Some(group) => Groups::One(group),
+            None => Groups::Plain,
+        }
+    }
+
+    /// The DCS of a cluster.
+    pub fn dcs(&self, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, CtlError> {
+        (self.outside.open)(&self.settings, cluster, groups)
+            .map_err(|error| CtlError::dcs(format!("cannot reach cluster {cluster}"), error))
+    }
+
+    /// Reads a cluster: one DCS read, bounded in time.
+    pub async fn load(&self, cluster: &str, groups: Groups) -> Result<ClusterView, CtlError> {
+        let dcs = self.dcs(cluster, groups)?;
+        self.within(format!("could not read cluster {cluster}"), dcs.load()).await
+    }
+
+    /// Bounds a DCS call in time and words its failure.
+    pub async fn within<T>(
+        &self,
+        what: String,
+        call: impl Future<Output = Result<T, DcsError>>,
+    ) -> Result<T, CtlError> {
+        let result = match tokio::time::timeout(DCS_PATIENCE, call).await {
+            Ok(result) => result,
+            Err(_) => Err(DcsError::unavailable(format!("no answer within {:.1} s", DCS_PATIENCE.as_secs_f32()))),
+        };
+        result.map_err(|error| CtlError::dcs(what, error))
+    }
+}

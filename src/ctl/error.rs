@@ -1,0 +1,116 @@
+//! A command that did not do what it was asked, as data. [`super::report`] words it.
+
+use std::error::Error;
+
+use crate::dcs::DcsError;
+
+/// What kind of end it is; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// Failed, or refused before anything was done: 1.
+    Failed,
+    /// Called in a way that cannot mean anything: 2.
+    Usage,
+    /// A question got no answer: 1.
+    Aborted,
+    /// Ctrl-C: 1.
+    Interrupted,
+    /// Nobody reads our output any more: quiet, 0.
+    ClosedPipe,
+}
+
+/// Why a command stopped.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct CtlError {
+    /// What kind of end it is.
+    pub kind: ErrorKind,
+    /// What failed; for patronictl's personality exactly its text.
+    pub message: String,
+    /// Better words for ours, when patronictl's are poor.
+    pub better: Option<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+    #[source]
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl CtlError {
+    fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), better: None, hint: None, source: None }
+    }
+
+    /// A failure or a refusal (exit 1). The message is what follows `Error: ` in patronictl, where it has one.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::of(ErrorKind::Failed, message)
+    }
+
+    /// Wrong usage found after parsing (exit 2; patronictl 1).
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::of(ErrorKind::Usage, message)
+    }
+
+    /// Input ended at a question.
+    pub fn aborted() -> Self {
+        Self::of(ErrorKind::Aborted, "the input ended before the question was answered")
+            .next("answer it, or use --force where the command has it")
+    }
+
+    /// Ctrl-C.
+    pub fn interrupted() -> Self {
+        Self::of(ErrorKind::Interrupted, "interrupted")
+    }
+
+    /// Writing to stdout or stderr failed.
+    pub fn output(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::of(ErrorKind::ClosedPipe, "closed pipe");
+        }
+        Self::new("could not write the output").because(error)
+    }
+
+    /// The DCS did not do what `what` says.
+    pub fn dcs(what: impl Into<String>, error: DcsError) -> Self {
+        let hint = match &error {
+            DcsError::Unavailable { .. } => {
+                "check that the endpoints are right (-d, or the DCS section of the configuration file) and answer"
+            }
+            DcsError::Refused { .. } => "check the DCS user's permissions and the DCS's own log",
+            DcsError::Config(_) => "correct the DCS section of the configuration file, or use -d",
+        };
+        Self::new(what).because(error).next(hint)
+    }
+
+    /// Other words for our own personality.
+    pub fn in_better_words(mut self, text: impl Into<String>) -> Self {
+        self.better = Some(text.into());
+        self
+    }
+
+    /// What to do next.
+    pub fn next(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The cause.
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The causes, outermost first.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = Error::source(self);
+        while let Some(error) = next {
+            let text = error.to_string();
+            // Some libraries repeat their source in their own text.
+            if causes.last().is_none_or(|last: &String| !last.ends_with(&text)) {
+                causes.push(text);
+            }
+            next = error.source();
+        }
+        causes
+    }
+}

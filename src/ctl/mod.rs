@@ -1,0 +1,181 @@
+//! `pgherdctl`, the operator's CLI.
+//!
+//! One program, two personalities ([`Personality`]): called as `patronictl` it prints and exits as patronictl does;
+//! called by any other name it has true exit codes, errors that name the next step, and one JSON document per call.
+//! The command words and options are the same.
+//!
+//! A command is one file in [`commands`] with one shape: arguments, then gather, then one pure function from the
+//! cluster's snapshot to what is to be shown or done, then rendering. Only [`ui`] touches the terminal; only
+//! [`report`] words an error; [`render`] turns views into text and does no I/O.
+//!
+//! To add a command: copy a file in `commands/`, add its `mod` line, its variant and its arm in `commands/mod.rs`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+pub mod commands;
+pub mod context;
+pub mod error;
+pub mod render;
+pub mod report;
+pub mod ui;
+pub mod usage;
+
+pub use context::{Context, Outside};
+pub use error::{CtlError, ErrorKind};
+pub use ui::Ui;
+
+/// How the program presents itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Personality {
+    /// Ours.
+    Pgherdctl,
+    /// Byte for byte what scripts written for patronictl expect.
+    Patronictl,
+}
+
+impl Personality {
+    /// By the name the program was called with.
+    pub fn of(program: Option<&OsString>) -> Self {
+        let name = program.map(Path::new).and_then(Path::file_stem);
+        if name.is_some_and(|name| name == "patronictl") { Self::Patronictl } else { Self::Pgherdctl }
+    }
+
+    /// The program's name in help and usage.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Pgherdctl => "pgherdctl",
+            Self::Patronictl => "patronictl",
+        }
+    }
+
+    /// Whether patronictl's bytes and exit codes are wanted.
+    pub fn is_patronictl(self) -> bool {
+        self == Self::Patronictl
+    }
+}
+
+/// How a command that ran to its end went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// The cluster or the operator said no, which has been shown. patronictl counts that as success.
+    Refused,
+}
+
+impl Outcome {
+    /// The exit code.
+    pub fn code(self, personality: Personality) -> u8 {
+        match (self, personality) {
+            (Self::Refused, Personality::Pgherdctl) => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// Options before the command word.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct GlobalArgs {
+    /// Configuration file, or a directory of *.yml files [env: PATRONICTL_CONFIG_FILE]
+    #[arg(short = 'c', long, value_name = "TEXT")]
+    pub config_file: Option<String>,
+    /// Where the DCS is: [SCHEME://]HOST[:PORT][/NAMESPACE] [env: DCS_URL]
+    #[arg(short = 'd', long, visible_alias = "dcs", value_name = "TEXT")]
+    pub dcs_url: Option<String>,
+    /// Do not verify the certificate of the REST API
+    #[arg(short = 'k', long)]
+    pub insecure: bool,
+}
+
+/// See and steer PostgreSQL clusters run by pgherd or Patroni.
+#[derive(Debug, clap::Parser)]
+#[command(name = "pgherdctl")]
+pub struct Cli {
+    /// Options before the command word.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: commands::Command,
+}
+
+impl Cli {
+    /// The command line as a personality knows it. Options may be repeated (the last one counts), and `-h`,
+    /// `--version` and `help` exist only where patronictl does not refuse them.
+    pub fn clap(personality: Personality) -> clap::Command {
+        let ours = !personality.is_patronictl();
+        let help = move || {
+            let arg = clap::Arg::new("help").long("help").action(clap::ArgAction::Help);
+            let arg = arg.help(if ours { "Print help" } else { "Show this message and exit." });
+            if ours { arg.short('h') } else { arg }
+        };
+        let root = Self::command().name(personality.program()).bin_name(personality.program());
+        let root = root.disable_help_flag(true).disable_help_subcommand(true).disable_version_flag(true);
+        let root = root.args_override_self(true).arg(help());
+        let root = if ours {
+            let version = clap::Arg::new("version").long("version").action(clap::ArgAction::Version);
+            root.version(crate::VERSION).arg(version.help("Print version"))
+        } else {
+            root
+        };
+        root.mut_subcommands(|sub| sub.disable_help_flag(true).args_override_self(true).arg(help()))
+    }
+
+    /// Reads the arguments.
+    pub fn read(args: &[OsString], personality: Personality) -> Result<Self, clap::Error> {
+        let matches = Self::clap(personality).try_get_matches_from(args)?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// What the process was started with.
+#[derive(Clone, Debug, Default)]
+pub struct Invocation {
+    /// The arguments, program name first.
+    pub args: Vec<OsString>,
+    /// The environment.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The program: builds the runtime, runs the command, and stops at Ctrl-C.
+pub fn main(args: Vec<OsString>, environment: BTreeMap<String, String>) -> ExitCode {
+    let ui = Ui::terminal(Personality::of(args.first()));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return ExitCode::from(report::report(&ui, &CtlError::new("no runtime").because(error))),
+    };
+    let invocation = Invocation { args, environment };
+    let code = runtime.block_on(async {
+        tokio::select! {
+            biased;
+            code = run(&invocation, &ui, Outside::real()) => code,
+            Ok(()) = tokio::signal::ctrl_c() => report::report(&ui, &CtlError::interrupted()),
+        }
+    });
+    // A question that was being asked still waits for its line in a thread; nobody needs the answer any more.
+    runtime.shutdown_background();
+    ExitCode::from(code)
+}
+
+/// Runs one command line and returns the exit code. Everything that is said goes through `ui`.
+pub async fn run(invocation: &Invocation, ui: &Ui, outside: Outside) -> u8 {
+    let personality = ui.personality();
+    let cli = match usage::read(&invocation.args, personality) {
+        Ok(cli) => cli,
+        Err(said) => return said.show(ui),
+    };
+    let result = match Context::new(ui, &cli.global, &invocation.environment, outside) {
+        Ok(context) => commands::run(&context, &cli.command).await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(outcome) => outcome.code(personality),
+        Err(error) => report::report(ui, &error),
+    }
+}

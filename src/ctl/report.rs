@@ -1,0 +1,93 @@
+//! The one error report: what failed, the causes, what to do next; and the exit code.
+
+use super::error::{CtlError, ErrorKind};
+use super::ui::{Tone, Ui};
+
+/// Tells the operator and picks the exit code.
+pub fn report(ui: &Ui, error: &CtlError) -> u8 {
+    let code = match (error.kind, ui.personality().is_patronictl()) {
+        (ErrorKind::ClosedPipe, _) => return 0,
+        (ErrorKind::Usage, false) => 2,
+        _ => 1,
+    };
+    let text = if ui.personality().is_patronictl() { as_patronictl(ui, error) } else { as_pgherdctl(ui, error) };
+    // Nowhere is left to complain to if stderr is closed as well.
+    let _ = ui.complain(&text);
+    code
+}
+
+fn as_patronictl(ui: &Ui, error: &CtlError) -> String {
+    match error.kind {
+        ErrorKind::Aborted => "Aborted!".to_owned(),
+        ErrorKind::Interrupted if ui.is_asking() => "Aborted!".to_owned(),
+        ErrorKind::Interrupted => "\nAborted!".to_owned(),
+        _ => {
+            let mut text = format!("Error: {}", error.message);
+            for cause in error.causes() {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+            text
+        }
+    }
+}
+
+fn as_pgherdctl(ui: &Ui, error: &CtlError) -> String {
+    if error.kind == ErrorKind::Interrupted {
+        return "\ninterrupted".to_owned();
+    }
+    let message = error.better.as_ref().unwrap_or(&error.message);
+    let mut text = format!("{} {message}", ui.paint(Tone::Bad, "error:"));
+    for cause in error.causes() {
+        text.push_str(&format!("\n  {} {cause}", ui.paint(Tone::Quiet, "because:")));
+    }
+    if let Some(hint) = &error.hint {
+        text.push_str(&format!("\n{} {hint}", ui.paint(Tone::Hint, "next:")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::Personality;
+    use crate::dcs::DcsError;
+
+    fn said(personality: Personality, error: &CtlError) -> (String, u8) {
+        let (ui, captured) = Ui::captured(personality, "");
+        let code = report(&ui, error);
+        assert_eq!(captured.stdout(), "", "errors never go to stdout");
+        (captured.stderr(), code)
+    }
+
+    fn dcs_down() -> CtlError {
+        CtlError::dcs("could not read cluster demo", DcsError::unavailable("127.0.0.1:2379 refused"))
+    }
+
+    #[test]
+    fn ours_names_object_cause_and_next_step() {
+        let (text, code) = said(Personality::Pgherdctl, &dcs_down());
+        assert_eq!(code, 1);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "error: could not read cluster demo");
+        assert_eq!(lines[1], "  because: DCS is not accessible: 127.0.0.1:2379 refused");
+        assert!(lines[2].starts_with("next: check that the endpoints"), "{text}");
+    }
+
+    #[test]
+    fn theirs_is_one_line() {
+        let (text, code) = said(Personality::Patronictl, &dcs_down());
+        assert_eq!(
+            (text.as_str(), code),
+            ("Error: could not read cluster demo: DCS is not accessible: 127.0.0.1:2379 refused\n", 1)
+        );
+        assert_eq!(said(Personality::Patronictl, &CtlError::aborted()).0, "Aborted!\n");
+        assert_eq!(said(Personality::Patronictl, &CtlError::interrupted()).0, "\nAborted!\n");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_quiet() {
+        let pipe = CtlError::output(std::io::ErrorKind::BrokenPipe.into());
+        assert_eq!(said(Personality::Pgherdctl, &pipe), (String::new(), 0));
+    }
+}

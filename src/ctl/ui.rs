@@ -1,0 +1,379 @@
+//! The terminal: everything that is printed or asked goes through here.
+//!
+//! Data goes to stdout, everything else to stderr. patronictl mixes the two (its prompts and results are on stdout),
+//! so what is neither data nor error goes through [`Ui::say`], which knows where it belongs.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Zoned;
+
+use crate::io::clock::{Clock, SystemClock};
+
+use super::Personality;
+use super::error::CtlError;
+
+type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
+type Source = Arc<Mutex<Box<dyn BufRead + Send>>>;
+
+/// What a piece of text means. Colour only repeats what the words say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Warn,
+    /// Wrong.
+    Bad,
+    /// Of secondary interest.
+    Quiet,
+    /// What to do next.
+    Hint,
+    /// A heading.
+    Strong,
+}
+
+impl Tone {
+    fn style(self) -> console::Style {
+        let style = console::Style::new();
+        match self {
+            Self::Good => style.green(),
+            Self::Warn => style.yellow(),
+            Self::Bad => style.red().bold(),
+            Self::Quiet => style.dim(),
+            Self::Hint => style.cyan(),
+            Self::Strong => style.bold(),
+        }
+    }
+}
+
+/// Which of the three streams are terminals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terminals {
+    /// stdin.
+    pub input: bool,
+    /// stdout.
+    pub output: bool,
+    /// stderr.
+    pub errors: bool,
+}
+
+/// The operator's side of the program.
+pub struct Ui {
+    personality: Personality,
+    out: Sink,
+    err: Sink,
+    input: Source,
+    terminals: Terminals,
+    colour: bool,
+    clock: Arc<dyn Clock>,
+    asking: AtomicBool,
+}
+
+impl Ui {
+    /// The real terminal.
+    pub fn terminal(personality: Personality) -> Self {
+        let (input, out, err) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let terminals = Terminals { input: input.is_terminal(), output: out.is_terminal(), errors: err.is_terminal() };
+        Self {
+            personality,
+            out: Arc::new(Mutex::new(Box::new(out))),
+            err: Arc::new(Mutex::new(Box::new(err))),
+            input: Arc::new(Mutex::new(Box::new(BufReader::new(input)))),
+            terminals,
+            colour: console::colors_enabled_stderr() && terminals.errors && !personality.is_patronictl(),
+            clock: Arc::new(SystemClock),
+            asking: AtomicBool::new(false),
+        }
+    }
+
+    /// A terminal that is none: `input` is what will be read, and what is printed can be looked at.
+    pub fn captured(personality: Personality, input: &str) -> (Self, Captured) {
+        let captured = Captured::default();
+        let input = std::io::Cursor::new(input.to_owned().into_bytes());
+        let ui = Self {
+            personality,
+            out: Arc::new(Mutex::new(Box::new(captured.out.clone()))),
+            err: Arc::new(Mutex::new(Box::new(captured.err.clone()))),
+            input: Arc::new(Mutex::new(Box::new(input))),
+            terminals: Terminals::default(),
+            colour: false,
+            clock: Arc::new(SystemClock),
+            asking: AtomicBool::new(false),
+        };
+        (ui, captured)
+    }
+
+    /// The same with another clock, for tests.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The same with another idea of which streams are terminals, for tests.
+    pub fn with_terminals(self, terminals: Terminals) -> Self {
+        Self { terminals, ..self }
+    }
+
+    /// How the program presents itself.
+    pub fn personality(&self) -> Personality {
+        self.personality
+    }
+
+    /// Which streams are terminals.
+    pub fn terminals(&self) -> Terminals {
+        self.terminals
+    }
+
+    /// Local time.
+    pub fn now(&self) -> Zoned {
+        let since = self.clock.since_epoch();
+        let stamp = jiff::Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        stamp.to_zoned(jiff::tz::TimeZone::system())
+    }
+
+    /// Local time as `2026-01-31 12:00:00`.
+    pub fn now_text(&self) -> String {
+        self.now().strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+
+    /// Columns of the terminal on stdout, if it is one.
+    pub fn width(&self) -> Option<u16> {
+        self.terminals.output.then(|| console::Term::stdout().size_checked()).flatten().map(|(_, columns)| columns)
+    }
+
+    /// Data and a newline, to stdout.
+    pub fn data(&self, text: &str) -> Result<(), CtlError> {
+        write(&self.out, &[text, "\n"])
+    }
+
+    /// Data as it is, to stdout.
+    pub fn data_raw(&self, text: &str) -> Result<(), CtlError> {
+        write(&self.out, &[text])
+    }
+
+    /// What happened, one line: for patronictl part of the output, for us a message on stderr.
+    pub fn say(&self, text: &str) -> Result<(), CtlError> {
+        write(self.messages(), &[text, "\n"])
+    }
+
+    /// The same without a newline.
+    pub fn say_raw(&self, text: &str) -> Result<(), CtlError> {
+        write(self.messages(), &[text])
+    }
+
+    /// Something the operator should know although the command goes on.
+    pub fn warn(&self, text: &str) -> Result<(), CtlError> {
+        if self.personality.is_patronictl() {
+            return self.log("WARNING", text);
+        }
+        self.complain(&format!("{} {text}", self.paint(Tone::Warn, "warning:")))
+    }
+
+    /// A log line as patronictl writes it, to stderr.
+    pub fn log(&self, level: &str, text: &str) -> Result<(), CtlError> {
+        let time = self.now().strftime("%Y-%m-%d %H:%M:%S,%3f").to_string();
+        self.complain(&format!("{time} - {level} - {text}"))
+    }
+
+    /// A line to stderr, as it is.
+    pub fn complain(&self, text: &str) -> Result<(), CtlError> {
+        write(&self.err, &[text, "\n"])
+    }
+
+    /// Clears the screen, if stdout is one.
+    pub fn clear_screen(&self) -> Result<(), CtlError> {
+        if self.terminals.output { self.data_raw("\x1b[2J\x1b[1;1H") } else { Ok(()) }
+    }
+
+    /// Text in a tone, if messages may be coloured.
+    pub fn paint(&self, tone: Tone, text: &str) -> String {
+        if self.colour { tone.style().force_styling(true).apply_to(text).to_string() } else { text.to_owned() }
+    }
+
+    /// A spinner with this message until it is dropped; nothing where nobody watches.
+    pub fn progress(&self, message: &str) -> Progress {
+        if !self.terminals.errors || self.personality.is_patronictl() {
+            return Progress(None);
+        }
+        let bar = indicatif::ProgressBar::new_spinner();
+        bar.set_message(message.to_owned());
+        bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        Progress(Some(bar))
+    }
+
+    fn messages(&self) -> &Sink {
+        if self.personality.is_patronictl() { &self.out } else { &self.err }
+    }
+
+    /// Whether a question waits for its answer.
+    pub fn is_asking(&self) -> bool {
+        self.asking.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a line of text. An empty answer takes the default; without one the question comes again.
+    pub async fn prompt(&self, text: &str, default: Option<&str>) -> Result<String, CtlError> {
+        let question = match default {
+            Some(default) => format!("{text} [{default}]: "),
+            None => format!("{text}: "),
+        };
+        loop {
+            let answer = self.ask(&question).await?;
+            match (answer.is_empty(), default) {
+                (false, _) => return Ok(answer),
+                (true, Some(default)) => return Ok(default.to_owned()),
+                (true, None) => {}
+            }
+        }
+    }
+
+    /// Asks for an integer until there is one.
+    pub async fn prompt_integer(&self, text: &str) -> Result<i64, CtlError> {
+        loop {
+            let answer = self.prompt(text, None).await?;
+            match answer.trim().parse() {
+                Ok(number) => return Ok(number),
+                Err(_) => self.say(&format!("Error: '{answer}' is not a valid integer."))?,
+            }
+        }
+    }
+
+    /// Asks yes or no; no is the default.
+    pub async fn confirm(&self, text: &str) -> Result<bool, CtlError> {
+        let question = format!("{text} [y/N]: ");
+        loop {
+            match self.ask(&question).await?.trim().to_lowercase().as_str() {
+                "y" | "yes" => return Ok(true),
+                "n" | "no" | "" => return Ok(false),
+                _ => self.say("Error: invalid input")?,
+            }
+        }
+    }
+
+    async fn ask(&self, question: &str) -> Result<String, CtlError> {
+        self.say_raw(question)?;
+        self.asking.store(true, Ordering::Relaxed);
+        let answer = self.read(|input| {
+            let mut line = String::new();
+            input.read_line(&mut line).map(|_| line)
+        });
+        let line = answer.await?;
+        self.asking.store(false, Ordering::Relaxed);
+        if line.is_empty() {
+            return Err(CtlError::aborted());
+        }
+        Ok(line.strip_suffix('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).unwrap_or(&line).to_owned())
+    }
+
+    /// All that stdin still holds.
+    pub async fn read_all(&self) -> Result<String, CtlError> {
+        self.read(|input| {
+            let mut text = String::new();
+            input.read_to_string(&mut text).map(|_| text)
+        })
+        .await
+    }
+
+    /// Reads in a thread, so that Ctrl-C is heard meanwhile.
+    async fn read<F>(&self, reader: F) -> Result<String, CtlError>
+    where
+        F: FnOnce(&mut dyn BufRead) -> std::io::Result<String> + Send + 'static,
+    {
+        let input = Arc::clone(&self.input);
+        let read = move || reader(&mut **input.lock().unwrap_or_else(PoisonError::into_inner));
+        let failed = |error: std::io::Error| CtlError::new("could not read the standard input").because(error);
+        match tokio::task::spawn_blocking(read).await {
+            Ok(result) => result.map_err(failed),
+            Err(error) => Err(failed(std::io::Error::other(error))),
+        }
+    }
+}
+
+fn write(sink: &Sink, parts: &[&str]) -> Result<(), CtlError> {
+    let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = parts.iter().try_for_each(|part| sink.write_all(part.as_bytes()));
+    all.and_then(|()| sink.flush()).map_err(CtlError::output)
+}
+
+/// A spinner; gone when dropped.
+pub struct Progress(Option<indicatif::ProgressBar>);
+
+impl Progress {
+    /// Changes the words.
+    pub fn set(&self, message: &str) {
+        if let Some(bar) = &self.0 {
+            bar.set_message(message.to_owned());
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What a captured terminal was told.
+#[derive(Clone, Debug, Default)]
+pub struct Captured {
+    out: Buffer,
+    err: Buffer,
+}
+
+impl Captured {
+    /// Everything on stdout so far.
+    pub fn stdout(&self) -> String {
+        self.out.text()
+    }
+
+    /// Everything on stderr so far.
+    pub fn stderr(&self) -> String {
+        self.err.text()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn questions_repeat_until_they_are_answered() {
+        let (ui, seen) = Ui::captured(Personality::Patronictl, "maybe\nYES\n\nx\n7\n\n");
+        assert!(ui.confirm("Apply?").await.unwrap());
+        assert_eq!(seen.stdout(), "Apply? [y/N]: Error: invalid input\nApply? [y/N]: ");
+        assert_eq!(ui.prompt_integer("Citus group").await.unwrap(), 7);
+        assert_eq!(ui.prompt("Candidate", Some("")).await.unwrap(), "");
+        assert!(seen.stdout().ends_with("Error: 'x' is not a valid integer.\nCitus group: Candidate []: "));
+        let end = ui.confirm("Again?").await.unwrap_err();
+        assert_eq!(end.kind, super::super::ErrorKind::Aborted);
+    }
+
+    #[tokio::test]
+    async fn ours_asks_on_stderr() {
+        let (ui, seen) = Ui::captured(Personality::Pgherdctl, "n\n");
+        assert!(!ui.confirm("Apply?").await.unwrap());
+        assert_eq!((seen.stdout().as_str(), seen.stderr().as_str()), ("", "Apply? [y/N]: "));
+    }
+}
