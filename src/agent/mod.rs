@@ -1,4 +1,17 @@
 //! The programs behind `pgherd`: the agent, the embedded store and the demo.
 
+pub mod board;
 pub mod cli;
+pub mod lease;
+pub mod ports;
+pub mod run;
 pub mod store;
+
+mod carry_out;
+mod journal;
+mod task;
+
+pub use board::Board;
+pub use lease::Lease;
+pub use ports::{Configure, Configured, Peers, Ports};
+pub use run::{Ended, Runner};

@@ -1,0 +1,293 @@
+//! One exhaustive match over the steps of a decision. The outcome of a step goes into the observation, from which
+//! the next decision is made; nothing is decided here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, Status};
+use crate::dcs::DcsError;
+use crate::ha::{LockOutcome, Observation, Snapshot, Step};
+use crate::postgres::StopPlan;
+
+use super::run::{Ended, Runner};
+use super::task::{Running, chain};
+
+/// A step on the local server that is carried out inside the cycle takes no longer.
+const INLINE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Carries out the steps in order. `true`: a write that must succeed did not; the rest was left undone, and the
+/// observation says so.
+pub(super) async fn carry_out(runner: &mut Runner, seen: &mut Observation, steps: &[Step]) -> bool {
+    for step in steps {
+        let outcome = match dcs_step(runner, seen, step).await {
+            Some(outcome) => outcome,
+            None => {
+                local_step(runner, seen, step).await;
+                Ok(())
+            }
+        };
+        if let Err(error) = outcome {
+            let text = chain(&error);
+            warn!("{text}");
+            seen.done.lost_write = Some(text);
+            return true;
+        }
+    }
+    false
+}
+
+/// The steps that concern the DCS. `None`: it is not one of them. An error only where the write must succeed.
+async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Option<Result<(), DcsError>> {
+    let dcs = Arc::clone(&runner.ports.dcs);
+    let result = match step {
+        Step::RenewLeader(key) => {
+            seen.done.renewal = Some(renew(runner, key).await);
+            Ok(())
+        }
+        Step::AcquireLeader => {
+            seen.done.acquire = Some(acquire(runner).await);
+            Ok(())
+        }
+        Step::TakeLeader => {
+            let sent = Instant::now();
+            let result = dcs.take_leader().await;
+            if result.is_ok() {
+                runner.lease.renewed(sent, runner.settings.ttl, !runner.settings.pause);
+            }
+            result
+        }
+        Step::ReleaseLeader(status) => {
+            release(runner, seen, status.as_ref()).await;
+            Ok(())
+        }
+        Step::RaceInitialize(text) => match dcs.race_initialize(text).await {
+            Ok(won) => {
+                seen.done.initialize = Some(won);
+                change(seen, |view| view.initialize = won.then(|| text.clone()).or(view.initialize.take()));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        Step::SetInitialize(text) => dcs.set_initialize(text).await,
+        Step::WriteConfig(document) => dcs.write_config(document, None).await.map(|_| {
+            change(seen, |view| {
+                view.config = Some(ConfigKey { version: Default::default(), document: Some(document.clone()) });
+            });
+        }),
+        other => return secondary_write(runner, seen, other).await,
+    };
+    Some(result)
+}
+
+/// Writes whose failure is logged and mended by the next cycle.
+async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Option<Result<(), DcsError>> {
+    let dcs = &runner.ports.dcs;
+    let result = match step {
+        Step::CancelInitialize => dcs.cancel_initialize().await,
+        Step::WriteStatus(status) => {
+            let result = dcs.write_status(status).await;
+            if result.is_ok() {
+                change(seen, |view| view.status = status.clone());
+            }
+            result
+        }
+        Step::BlankFailover(expected) => {
+            let blank = FailoverKey::default();
+            let result = dcs.write_failover(&blank, *expected).await;
+            change(seen, |view| view.failover = None);
+            result.map(|_| ())
+        }
+        Step::KeepFailoverCandidate { candidate, scheduled_at, expected } => {
+            let request = FailoverKey {
+                version: *expected,
+                leader: None,
+                candidate: Some(candidate.clone()),
+                scheduled_at: scheduled_at.clone(),
+            };
+            dcs.write_failover(&request, Some(*expected)).await.map(|_| ())
+        }
+        Step::WriteHistory(history) => {
+            let result = dcs.write_history(history).await;
+            if result.is_ok() {
+                change(seen, |view| view.history = Some(History { raw: history.clone() }));
+            }
+            result
+        }
+        Step::Publish(value) => {
+            let result = dcs.touch_member(value).await;
+            if result.is_ok() {
+                runner.board.update(|state| state.published = value.clone());
+            }
+            result
+        }
+        _ => return None,
+    };
+    if let Err(error) = result {
+        warn!("{}", chain(&error));
+    }
+    Some(Ok(()))
+}
+
+/// The steps that concern this machine and the other members.
+async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
+    let postgres = Arc::clone(&runner.ports.postgres);
+    match step {
+        Step::AskPeers(members) => seen.done.peers = Some(runner.ports.peers.ask(members).await),
+        Step::Begin(task) => {
+            if runner.task.is_some() {
+                warn!("{} was not begun: another long task runs; please report it as a BUG", task.action());
+            } else {
+                runner.task = Some(Running::begin(task.clone(), postgres, Arc::clone(&runner.board.wake)));
+            }
+        }
+        Step::CancelTask => {
+            if let Some(running) = &runner.task {
+                running.cancel.cancel();
+            }
+        }
+        Step::QuitNow => postgres.quit_now(),
+        Step::CompareFollow(upstream) => {
+            let asked = tokio::time::timeout(INLINE_LIMIT, postgres.follow_change(upstream.as_ref())).await;
+            seen.done.follow = Some(asked.unwrap_or(crate::cluster::FollowChange::None));
+        }
+        Step::Follow(upstream) => limited("follow", postgres.follow(upstream.as_ref())).await,
+        Step::CheckDivergence(leader) => {
+            let asked = tokio::time::timeout(INLINE_LIMIT, postgres.check_divergence(leader)).await;
+            let late = || crate::cluster::Divergence::Unknown(format!("no answer within {INLINE_LIMIT:?}"));
+            seen.done.divergence = Some(asked.unwrap_or_else(|_| late()));
+        }
+        Step::ReadHistory(timeline) => {
+            let history = match postgres.timeline_history(*timeline).await {
+                Ok(history) => history,
+                Err(error) => {
+                    warn!("the history of timeline {timeline} could not be read: {}", chain(&error));
+                    (Vec::new(), None)
+                }
+            };
+            seen.done.history = Some(history);
+        }
+        Step::ResumeReplay => limited("resuming WAL replay", postgres.resume_replay()).await,
+        Step::SyncSlots { wanted, may_drop } => limited("slots", postgres.sync_slots(wanted, *may_drop)).await,
+        other => rare_step(runner, other).await,
+    }
+}
+
+async fn rare_step(runner: &mut Runner, step: &Step) {
+    let postgres = Arc::clone(&runner.ports.postgres);
+    match step {
+        Step::Checkpoint => {
+            let wake = Arc::clone(&runner.board.wake);
+            runner.checkpoint = Some(tokio::spawn(async move {
+                let result = postgres.checkpoint().await;
+                wake.notify_one();
+                result
+            }));
+        }
+        Step::Callback { event, role } => postgres.callback(*event, *role),
+        Step::RemoveDataDir => {
+            if let Err(error) = postgres.remove_data_dir().await {
+                warn!("{}", chain(&error));
+            }
+        }
+        Step::AbandonBootstrap => abandon_bootstrap(runner).await,
+        Step::Reply { id, reply } => {
+            if let Some(sender) = runner.replies.remove(id) {
+                // Whoever asked may have given up meanwhile.
+                let _ = sender.send(reply.clone());
+            }
+        }
+        Step::Exit { message, keep_server } => {
+            info!("{message}");
+            runner.ended = Some(if runner.is_leaving {
+                Ended::Asked
+            } else {
+                Ended::Fatal { message: message.clone(), keep_server: *keep_server }
+            });
+        }
+        _ => {}
+    }
+}
+
+/// A bounded step whose failure the next cycle sees for itself.
+async fn limited(what: &str, step: impl Future<Output = Result<(), crate::postgres::PgError>>) {
+    match tokio::time::timeout(INLINE_LIMIT, step).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!("{what}: {}", chain(&error)),
+        Err(_) => warn!("{what}: no end within {INLINE_LIMIT:?}, tried again later"),
+    }
+}
+
+async fn renew(runner: &Runner, key: &LeaderKey) -> LockOutcome {
+    let sent = Instant::now();
+    let attempt = runner.ports.dcs.renew_leader(key);
+    lock_outcome(runner, sent, tokio::time::timeout(runner.settings.retry_timeout, attempt).await)
+}
+
+async fn acquire(runner: &Runner) -> LockOutcome {
+    let sent = Instant::now();
+    let attempt = runner.ports.dcs.acquire_leader();
+    lock_outcome(runner, sent, tokio::time::timeout(runner.settings.retry_timeout, attempt).await)
+}
+
+/// A definite no is a lost lock; no answer is another matter.
+fn lock_outcome(
+    runner: &Runner,
+    sent: Instant,
+    answer: Result<Result<bool, DcsError>, tokio::time::error::Elapsed>,
+) -> LockOutcome {
+    let outcome = match answer {
+        Ok(Ok(true)) => {
+            runner.lease.renewed(sent, runner.settings.ttl, !runner.settings.pause);
+            return LockOutcome::Kept;
+        }
+        Ok(Ok(false)) => LockOutcome::Lost,
+        Ok(Err(error @ DcsError::Refused { .. })) => {
+            warn!("{}", chain(&error));
+            LockOutcome::Lost
+        }
+        Ok(Err(error)) => LockOutcome::Unreachable(chain(&error)),
+        Err(_) => LockOutcome::Unreachable(format!("no answer within {:?}", runner.settings.retry_timeout)),
+    };
+    if outcome == LockOutcome::Lost {
+        runner.lease.lost();
+    }
+    outcome
+}
+
+/// From here on we do not lead, whatever the DCS answers.
+async fn release(runner: &Runner, seen: &mut Observation, status: Option<&Status>) {
+    runner.lease.lost();
+    match runner.ports.dcs.release_leader(status).await {
+        Ok(true) => info!("Leader key released"),
+        Ok(false) => info!("the leader key was not ours any more"),
+        Err(error) => warn!("the leader key was not released and is left to expire: {}", chain(&error)),
+    }
+    change(seen, |view| view.leader = None);
+    seen.leads_until_ms = None;
+}
+
+async fn abandon_bootstrap(runner: &mut Runner) {
+    let plan = StopPlan {
+        mode: crate::cluster::StopMode::Immediate,
+        checkpoint: false,
+        timeout: Some(runner.settings.retry_timeout),
+    };
+    let never = tokio_util::sync::CancellationToken::new();
+    if let Err(error) = runner.ports.postgres.stop(&plan, None, &never).await {
+        warn!("{}", chain(&error));
+        return;
+    }
+    if let Err(error) = runner.ports.postgres.move_data_dir_away().await {
+        warn!("{}", chain(&error));
+    }
+}
+
+/// Keeps the snapshot of this cycle in step with our own writes.
+fn change(seen: &mut Observation, change: impl FnOnce(&mut ClusterView)) {
+    if let Snapshot::Read(view) = &mut seen.view {
+        change(view);
+    }
+}

@@ -1,0 +1,61 @@
+//! What the loop is wired to. The simulator wires the same loop to a simulated world.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use crate::cluster::{MemberName, PeerAnswer};
+use crate::config::{Dynamic, PostgresConfig};
+use crate::dcs::Dcs;
+use crate::ha::Node;
+use crate::io::clock::Clock;
+use crate::postgres::Postgres;
+
+/// Questions to other members.
+#[async_trait]
+pub trait Peers: Send + Sync {
+    /// Asks every member at once; each answer or failure is in after two seconds at most.
+    async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer>;
+}
+
+/// What a change of the dynamic configuration makes of the local one.
+#[derive(Clone, Debug)]
+pub struct Configured {
+    /// The cluster-wide settings.
+    pub settings: Dynamic,
+    /// The server's settings; `None` when they cannot be made of this document (the old ones stay).
+    pub postgres: Option<Arc<PostgresConfig>>,
+    /// Who we are.
+    pub node: Node,
+    /// What an operator should know about the documents.
+    pub warnings: Vec<String>,
+}
+
+/// The local configuration, waiting to be combined with the dynamic one.
+pub trait Configure: Send + Sync {
+    /// Combines both.
+    fn configure(&self, dynamic: &Map<String, Value>) -> Configured;
+
+    /// Reads the local files again. `Ok(false)`: nothing changed.
+    fn reload(&self) -> Result<bool, String>;
+
+    /// Keeps a copy of the dynamic configuration beside the data, for a start without the DCS.
+    fn keep(&self, dynamic: &Map<String, Value>);
+}
+
+/// Everything the loop is wired to.
+#[derive(Clone)]
+pub struct Ports {
+    /// The DCS.
+    pub dcs: Arc<dyn Dcs>,
+    /// The local server.
+    pub postgres: Arc<dyn Postgres>,
+    /// The other members.
+    pub peers: Arc<dyn Peers>,
+    /// The local configuration.
+    pub configure: Arc<dyn Configure>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,399 @@
+//! The loop: wait for an event, look, decide, carry out; again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::cluster::{ClusterView, InstanceState, Version};
+use crate::config::{Dynamic, PostgresConfig, SynchronousMode};
+use crate::dcs::{DcsError, Timing};
+use crate::ha::{
+    self, Decision, Done, EndedTask, Level, Memory, Node, Observation, Reply, Request, RunningTask, Snapshot,
+};
+use crate::postgres::{Look, PgError, StopMode, StopPlan};
+
+use super::board::{Asked, Board};
+use super::lease::Lease;
+use super::ports::Ports;
+use super::task::{Running, chain};
+
+/// How often one cycle may decide again.
+const MAX_DECISIONS: usize = 12;
+
+/// Two cycles are at least this far apart, so that no pair of events can make the loop spin.
+const MIN_PERIOD: Duration = Duration::from_millis(20);
+
+/// A look at the local server takes no longer.
+const LOOK_BUDGET: Duration = Duration::from_secs(2);
+
+/// Why the loop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// As it was told to.
+    Asked,
+    /// A rule says that this agent cannot go on.
+    Fatal {
+        /// Its last word.
+        message: String,
+        /// The server is left alone.
+        keep_server: bool,
+    },
+}
+
+/// The loop and everything it remembers between cycles.
+pub struct Runner {
+    pub(super) ports: Ports,
+    pub(super) board: Arc<Board>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) settings: Dynamic,
+    pub(super) node: Node,
+    pub(super) memory: Memory,
+    pub(super) task: Option<Running>,
+    pub(super) checkpoint: Option<JoinHandle<Result<(), PgError>>>,
+    pub(super) replies: BTreeMap<u64, oneshot::Sender<Reply>>,
+    pub(super) ended: Option<Ended>,
+    pub(super) is_leaving: bool,
+    reconfigure: Option<JoinHandle<Result<(), PgError>>>,
+    config_version: Option<Version>,
+    pending: Vec<Request>,
+    next_request: u64,
+    requests: mpsc::Receiver<Asked>,
+    began: Instant,
+    last_line: String,
+}
+
+impl Runner {
+    /// Wires a loop. `dynamic` is the best known dynamic configuration: the cached copy, or `bootstrap.dcs`.
+    pub fn new(ports: Ports, dynamic: &Map<String, Value>) -> Self {
+        let configured = ports.configure.configure(dynamic);
+        for warning in &configured.warnings {
+            warn!("{warning}");
+        }
+        let lease = Lease::new();
+        let (board, requests) = Board::new(configured.node.clone(), configured.settings.clone(), Arc::clone(&lease));
+        ports.dcs.set_timing(timing(&configured.settings));
+        Self {
+            ports,
+            board,
+            lease,
+            settings: configured.settings,
+            node: configured.node,
+            memory: Memory::default(),
+            task: None,
+            checkpoint: None,
+            replies: BTreeMap::new(),
+            ended: None,
+            is_leaving: false,
+            reconfigure: None,
+            config_version: None,
+            pending: Vec::new(),
+            next_request: 0,
+            requests,
+            began: Instant::now(),
+            last_line: String::new(),
+        }
+    }
+
+    /// What the REST API reads and speaks to.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// The lease, for its deadline to be watched.
+    pub fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.lease)
+    }
+
+    /// Runs until `leave` is cancelled and the server is settled, or until a rule ends it.
+    pub async fn run(mut self, leave: CancellationToken) -> Ended {
+        let mut changes = self.ports.dcs.changes();
+        let postgres_events = self.ports.postgres.events();
+        let mut wake_at = Instant::now();
+        let mut left = false;
+        loop {
+            self.board.update(|state| state.next_cycle = wake_at);
+            let wake = Arc::clone(&self.board.wake);
+            tokio::select! {
+                biased;
+                () = leave.cancelled(), if !left => left = true,
+                Some(asked) = self.requests.recv() => self.queue(asked),
+                () = wake.notified() => {}
+                () = postgres_events.notified() => {}
+                Ok(()) = changes.changed() => {}
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+            changes.mark_unchanged();
+            let began = Instant::now();
+            let wake_after = self.cycle(leave.is_cancelled()).await;
+            if let Some(ended) = self.ended.take() {
+                return self.leave(ended).await;
+            }
+            let period = wake_after.map_or(self.settings.loop_wait, |after| after.min(self.settings.loop_wait));
+            wake_at = Instant::now() + period.max(MIN_PERIOD);
+            let earliest = began + MIN_PERIOD;
+            if Instant::now() < earliest {
+                tokio::time::sleep_until(earliest).await;
+            }
+        }
+    }
+
+    /// The last steps: a server that must not outlive its agent is stopped, the deadline thread ends.
+    async fn leave(&mut self, ended: Ended) -> Ended {
+        if let Ended::Fatal { keep_server: false, .. } = ended {
+            let plan = StopPlan { mode: StopMode::Fast, checkpoint: false, timeout: None };
+            if let Err(error) = self.ports.postgres.stop(&plan, None, &CancellationToken::new()).await {
+                error!("PostgreSQL shutdown failed: {}", chain(&error));
+            }
+        }
+        self.lease.disarm();
+        self.lease.close();
+        ended
+    }
+
+    fn queue(&mut self, (kind, reply): Asked) {
+        self.next_request += 1;
+        self.replies.insert(self.next_request, reply);
+        self.pending.push(Request { id: self.next_request, kind });
+        while let Ok((kind, reply)) = self.requests.try_recv() {
+            self.next_request += 1;
+            self.replies.insert(self.next_request, reply);
+            self.pending.push(Request { id: self.next_request, kind });
+        }
+    }
+
+    /// One cycle. Returns how soon the next one is due at the latest, if sooner than usual.
+    async fn cycle(&mut self, is_leaving: bool) -> Option<Duration> {
+        self.is_leaving = is_leaving;
+        if self.board.state().reload {
+            self.board.update(|state| state.reload = false);
+            self.reload();
+        }
+        let (view, instance) = self.observe().await;
+        if let Snapshot::Read(view) = &view {
+            self.take_config(view);
+        }
+        let mut seen = Observation {
+            now_ms: 0,
+            wall_ms: i64::try_from(self.ports.clock.since_epoch().as_millis()).unwrap_or(i64::MAX),
+            node: self.node.clone(),
+            view,
+            settings: self.settings.clone(),
+            instance,
+            leads_until_ms: None,
+            task: None,
+            ended: self.collect_task().await,
+            requests: self.pending.clone(),
+            is_leaving,
+            done: Done::default(),
+        };
+        let mut decision = self.decide(&mut seen);
+        let mut rounds = 1;
+        loop {
+            let failed = super::carry_out::carry_out(self, &mut seen, &decision.steps).await;
+            seen.ended = None;
+            self.forget_answered(&mut seen);
+            if !(decision.again || failed) || rounds >= MAX_DECISIONS || self.ended.is_some() {
+                break;
+            }
+            rounds += 1;
+            decision = self.decide(&mut seen);
+        }
+        if rounds >= MAX_DECISIONS {
+            error!(rule = decision.rule, "a cycle did not come to an end; please report it as a BUG");
+        }
+        self.settle(&seen, &decision);
+        decision.wake_after_ms.map(Duration::from_millis)
+    }
+
+    /// Reads the DCS and looks at the server, side by side.
+    async fn observe(&mut self) -> (Snapshot, InstanceState) {
+        let needs_slots = !self.settings.member_slots_ttl.is_zero() || !self.settings.slots.is_empty();
+        let look = Look {
+            slots: needs_slots,
+            senders: self.settings.synchronous_mode != SynchronousMode::Off,
+            standby_timeline: true,
+            budget: LOOK_BUDGET,
+        };
+        let load = tokio::time::timeout(self.settings.retry_timeout, self.ports.dcs.load());
+        let (loaded, instance) = tokio::join!(load, self.ports.postgres.look(&look));
+        let loaded = loaded.unwrap_or_else(|_| {
+            Err(DcsError::unavailable(format!("no answer within {:?}", self.settings.retry_timeout)))
+        });
+        let view = match loaded {
+            Ok(view) => {
+                if !view.has_lock(&self.node.name) {
+                    self.lease.lost();
+                }
+                let view = Arc::new(view);
+                self.board.loaded(&view, self.ports.clock.since_epoch());
+                Snapshot::Read(Box::new(ClusterView::clone(&view)))
+            }
+            Err(error) => {
+                self.board.load_failed();
+                Snapshot::Unreachable(chain(&error))
+            }
+        };
+        (view, instance)
+    }
+
+    /// The outcome of the task, if it has ended.
+    async fn collect_task(&mut self) -> Option<EndedTask> {
+        if self.checkpoint.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(handle) = self.checkpoint.take()
+            && let Ok(Err(error)) = handle.await
+        {
+            warn!("checkpoint after the promotion failed: {}", chain(&error));
+            self.memory.is_checkpoint_ordered = false;
+        }
+        let running = self.task.take_if(|running| running.is_finished())?;
+        let (task, progress) = (running.task.clone(), running.progress());
+        Some(EndedTask { task, outcome: running.outcome().await, progress })
+    }
+
+    /// One decision, with the moving parts of the observation brought up to date.
+    fn decide(&mut self, seen: &mut Observation) -> Decision {
+        seen.now_ms = self.ms(Instant::now());
+        seen.leads_until_ms = self.lease.leads_until().map(|until| self.ms(until));
+        seen.task = self.task.as_ref().map(|running| RunningTask {
+            task: running.task.clone(),
+            since_ms: self.ms(running.since),
+            progress: running.progress(),
+        });
+        let decision = ha::decide(seen, &self.memory);
+        self.memory = decision.memory.clone();
+        self.say(&decision);
+        for finding in ha::check(seen, &decision) {
+            error!("{}; please report it as a BUG", finding.0);
+            debug_assert!(false, "{}", finding.0);
+        }
+        self.board.record(seen, &decision);
+        decision
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes as they come; the status line once a cycle, quietly when it repeats.
+    fn say(&mut self, decision: &Decision) {
+        for note in &decision.notes {
+            match note.level {
+                Level::Info => info!(rule = decision.rule, "{}", note.text),
+                Level::Warning => warn!(rule = decision.rule, "{}", note.text),
+                Level::Error | Level::Critical => error!(rule = decision.rule, "{}", note.text),
+            }
+        }
+        for verdict in &decision.weighed {
+            let why = verdict.passed_over.as_deref().unwrap_or("may lead");
+            debug!(rule = decision.rule, member = %verdict.member, "{why}");
+        }
+        if decision.again {
+            return;
+        }
+        let prefix = if self.settings.pause { "PAUSE: " } else { "" };
+        let line = format!("{prefix}{}", decision.reason);
+        info!(rule = decision.rule, "{line}");
+        self.last_line = line;
+    }
+
+    /// Requests that were answered are no longer pending.
+    fn forget_answered(&mut self, seen: &mut Observation) {
+        let begun = self.memory.restart_reply;
+        self.pending.retain(|request| self.replies.contains_key(&request.id) && Some(request.id) != begun);
+        seen.requests = self.pending.clone();
+    }
+
+    /// What the cycle leaves: the board, the deadline, the cached configuration.
+    fn settle(&mut self, seen: &Observation, decision: &Decision) {
+        let role = self.memory.role.unwrap_or(crate::cluster::Role::Uninitialized);
+        let line = (decision.rule, self.last_line.clone());
+        let scheduled = self.memory.scheduled_restart.clone();
+        self.board.update(|state| {
+            state.node = self.node.clone();
+            state.settings = self.settings.clone();
+            state.instance = seen.instance.clone();
+            state.role = role;
+            state.scheduled_restart = scheduled;
+            state.last_decision = line;
+        });
+        let promoting = self.task.as_ref().is_some_and(|task| matches!(task.task, ha::Task::Promote { .. }));
+        let primary = seen.instance.is_primary().unwrap_or(seen.instance.is_postmaster_alive) || promoting;
+        let leads = self.lease.leads_until().is_some();
+        if self.settings.pause || (!leads && !primary && self.task.is_none()) {
+            self.lease.disarm();
+        }
+    }
+
+    /// Takes a changed dynamic configuration over.
+    fn take_config(&mut self, view: &ClusterView) {
+        let Some(config) = &view.config else { return };
+        if self.config_version == Some(config.version) {
+            return;
+        }
+        self.config_version = Some(config.version);
+        let Some(document) = &config.document else {
+            error!("the dynamic configuration in the DCS is not a JSON object; the last good one stays in force");
+            return;
+        };
+        if *document != self.settings.document {
+            self.apply(document, false);
+        }
+        self.ports.configure.keep(document);
+    }
+
+    fn reload(&mut self) {
+        match self.ports.configure.reload() {
+            Ok(changed) => {
+                if !changed {
+                    info!("No local configuration items changed.");
+                }
+                let document = self.settings.document.clone();
+                self.apply(&document, true);
+            }
+            Err(error) => error!("the local configuration was not reloaded, the old one stays in force: {error}"),
+        }
+    }
+
+    /// Combines both configurations anew and hands them to whom they concern. The server takes its part beside the
+    /// loop.
+    fn apply(&mut self, document: &Map<String, Value>, force: bool) {
+        let configured = self.ports.configure.configure(document);
+        for warning in &configured.warnings {
+            warn!("{warning}");
+        }
+        self.settings = configured.settings;
+        self.node = configured.node;
+        self.ports.dcs.set_timing(timing(&self.settings));
+        if let Some(config) = configured.postgres {
+            self.reconfigure(config, force);
+        }
+    }
+
+    fn reconfigure(&mut self, config: Arc<PostgresConfig>, force: bool) {
+        let postgres = Arc::clone(&self.ports.postgres);
+        let wake = Arc::clone(&self.board.wake);
+        let earlier = self.reconfigure.take();
+        self.reconfigure = Some(tokio::spawn(async move {
+            if let Some(earlier) = earlier {
+                let _ = earlier.await;
+            }
+            let result = postgres.configure(config, force).await;
+            if let Err(error) = &result {
+                error!("the PostgreSQL configuration was not applied: {}", chain(error));
+            }
+            wake.notify_one();
+            result
+        }));
+    }
+}
+
+fn timing(settings: &Dynamic) -> Timing {
+    Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout }
+}
