@@ -28,6 +28,7 @@
 //! * No data directory is removed without a rule that says so and a log line that names it.
 
 pub mod agent;
+pub mod api;
 pub mod cluster;
 pub mod config;
 pub mod ctl;

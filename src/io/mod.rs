@@ -1,3 +1,4 @@
 //! Plumbing that users on two floors share.
 
 pub mod clock;
+pub mod tls;

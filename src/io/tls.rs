@@ -1,0 +1,384 @@
+//! TLS by rustls with ring, for the REST interface and whoever else talks TLS: PEM files in, configurations out.
+//!
+//! rustls refuses a certificate that is its own CA. Small clusters are often set up with exactly that: one self-signed
+//! certificate that every side trusts. It is accepted here when it is, byte for byte, one of the trusted
+//! certificates, is within its dates, and (for servers) carries the name that was asked for.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+/// A TLS setting that cannot be used. Names the file and the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path}: {problem}")]
+    Content {
+        /// Which.
+        path: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// rustls does not take them together.
+    #[error("certificate {path} cannot be used: {source}")]
+    Unusable {
+        /// The certificate file.
+        path: String,
+        /// Why.
+        #[source]
+        source: Error,
+    },
+    /// There is nothing to verify with.
+    #[error("no trusted certificates: {0}")]
+    NoRoots(String),
+}
+
+/// Whom a client trusts.
+#[derive(Clone, Copy, Debug)]
+pub enum Trust<'a> {
+    /// Any certificate (`insecure`).
+    Anybody,
+    /// The certificates in this file.
+    File(&'a str),
+    /// The system's, read when the first certificate comes in.
+    System,
+}
+
+/// A certificate with its key, as files.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// Certificate chain.
+    pub cert: &'a str,
+    /// Key; looked for in the certificate's file when absent.
+    pub key: Option<&'a str>,
+}
+
+/// What a server asks of its clients.
+#[derive(Clone, Copy, Debug)]
+pub enum AskClients<'a> {
+    /// No certificate.
+    Nothing,
+    /// A certificate if they have one; it must verify against this file (or the system's certificates).
+    Optional(Option<&'a str>),
+    /// The same, but without one there is no connection.
+    Required(Option<&'a str>),
+}
+
+/// Makes ring the provider of whatever in this process does not choose one itself. Safe to call again.
+pub fn install_provider() {
+    // An error only says that a provider is installed already.
+    let _ = ring::default_provider().install_default();
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(ring::default_provider())))
+}
+
+/// A client's configuration.
+pub fn client_config(trust: Trust<'_>, identity: Option<Identity<'_>>) -> Result<ClientConfig, TlsError> {
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Anybody => Arc::new(TrustAnybody),
+        Trust::File(path) => Arc::new(TrustThese::file(path)?),
+        Trust::System => Arc::new(TrustThese::system()),
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Unusable { path: "(none)".into(), source })?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    match identity {
+        None => Ok(builder.with_no_client_auth()),
+        Some(identity) => {
+            let (chain, key) = read_identity(identity)?;
+            let unusable = |source| TlsError::Unusable { path: identity.cert.to_owned(), source };
+            builder.with_client_auth_cert(chain, key).map_err(unusable)
+        }
+    }
+}
+
+/// A server's configuration.
+pub fn server_config(identity: Identity<'_>, clients: AskClients<'_>) -> Result<ServerConfig, TlsError> {
+    let unusable = |source| TlsError::Unusable { path: identity.cert.to_owned(), source };
+    let (chain, key) = read_identity(identity)?;
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(unusable)?;
+    let builder = match clients {
+        AskClients::Nothing => builder.with_no_client_auth(),
+        AskClients::Optional(ca) => builder.with_client_cert_verifier(Arc::new(KnownClients::new(ca, false)?)),
+        AskClients::Required(ca) => builder.with_client_cert_verifier(Arc::new(KnownClients::new(ca, true)?)),
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn read(path: &str) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(Path::new(path)).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+/// Every certificate in a PEM file; at least one.
+pub fn read_certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let content = |problem: String| TlsError::Content { path: path.to_owned(), problem };
+    let pem = read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found = found.map_err(|error| content(format!("not a PEM file of certificates ({error})")))?;
+    if found.is_empty() {
+        return Err(content("no certificate in it; it must be in PEM form".to_owned()));
+    }
+    Ok(found)
+}
+
+type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn read_identity(identity: Identity<'_>) -> Result<Chain, TlsError> {
+    let chain = read_certificates(identity.cert)?;
+    let path = identity.key.unwrap_or(identity.cert);
+    let pem = read(path)?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
+        let is_encrypted = String::from_utf8_lossy(&pem).contains("ENCRYPTED");
+        let problem = if is_encrypted {
+            format!(
+                "the private key is encrypted, which is not supported; \
+                 write it in plain with `openssl pkey -in {path} -out NEW` and configure that file"
+            )
+        } else {
+            format!("no usable private key in it ({error})")
+        };
+        TlsError::Content { path: path.to_owned(), problem }
+    })?;
+    Ok((chain, key))
+}
+
+fn roots_of(certificates: &[CertificateDer<'static>]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    roots
+}
+
+fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(format!("the system has none ({}); name a CA file", causes.join("; ")));
+    }
+    Ok(found.certs)
+}
+
+/// Whether `certificate` is exactly one of the trusted ones and within its dates.
+fn is_pinned(trusted: &[CertificateDer<'static>], certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+    if !trusted.iter().any(|known| known.as_ref() == certificate.as_ref()) {
+        return false;
+    }
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    ASN1Time::from_timestamp(seconds).is_ok_and(|now| parsed.validity().is_valid_at(now))
+}
+
+/// Verifies servers against given certificates, or the system's.
+struct TrustThese {
+    trusted: Vec<CertificateDer<'static>>,
+    web_pki: OnceLock<Result<Arc<WebPkiServerVerifier>, String>>,
+    is_system: bool,
+}
+
+impl fmt::Debug for TrustThese {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustThese").field("is_system", &self.is_system).finish_non_exhaustive()
+    }
+}
+
+impl TrustThese {
+    fn file(path: &str) -> Result<Self, TlsError> {
+        let trusted = read_certificates(path)?;
+        let verifier = Self::build(&trusted).map_err(|problem| TlsError::Content { path: path.to_owned(), problem })?;
+        Ok(Self { trusted, web_pki: OnceLock::from(Ok(verifier)), is_system: false })
+    }
+
+    /// Reading the system's store takes longer than most commands; it waits until a certificate must be judged.
+    fn system() -> Self {
+        Self { trusted: Vec::new(), web_pki: OnceLock::new(), is_system: true }
+    }
+
+    fn build(trusted: &[CertificateDer<'static>]) -> Result<Arc<WebPkiServerVerifier>, String> {
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots_of(trusted)), provider())
+            .build()
+            .map_err(|error| format!("cannot be used to verify servers ({error})"))
+    }
+
+    fn web_pki(&self) -> Result<&Arc<WebPkiServerVerifier>, Error> {
+        let built = self.web_pki.get_or_init(|| Self::build(&system_certificates()?));
+        built.as_ref().map_err(|problem| Error::General(problem.clone()))
+    }
+}
+
+impl ServerCertVerifier for TrustThese {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if is_pinned(&self.trusted, end_entity, now) {
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            rustls::client::verify_server_name(&parsed, server_name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.web_pki()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// `insecure`: the certificate is not looked at; the handshake's signature still is.
+#[derive(Debug)]
+struct TrustAnybody;
+
+impl ServerCertVerifier for TrustAnybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Verifies clients.
+#[derive(Debug)]
+struct KnownClients {
+    trusted: Vec<CertificateDer<'static>>,
+    web_pki: Arc<dyn ClientCertVerifier>,
+}
+
+impl KnownClients {
+    fn new(ca: Option<&str>, is_required: bool) -> Result<Self, TlsError> {
+        let trusted = match ca {
+            Some(path) => read_certificates(path)?,
+            None => system_certificates().map_err(TlsError::NoRoots)?,
+        };
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots_of(&trusted)), provider());
+        if !is_required {
+            builder = builder.allow_unauthenticated();
+        }
+        let web_pki = builder.build().map_err(|error| TlsError::NoRoots(error.to_string()))?;
+        Ok(Self { trusted, web_pki })
+    }
+}
+
+impl ClientCertVerifier for KnownClients {
+    fn offer_client_auth(&self) -> bool {
+        self.web_pki.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.web_pki.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.web_pki.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if is_pinned(&self.trusted, end_entity, now) {
+            return Ok(ClientCertVerified::assertion());
+        }
+        self.web_pki.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.web_pki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.web_pki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.web_pki.supported_verify_schemes()
+    }
+}
