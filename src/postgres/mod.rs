@@ -9,6 +9,8 @@ pub mod process_tree;
 pub mod programs;
 pub mod removal;
 pub mod replication;
+pub mod slots;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

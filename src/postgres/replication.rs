@@ -21,6 +21,7 @@ use crate::cluster::{HistoryLine, Lsn, SystemId, Timeline};
 use crate::config::Secret;
 
 use super::PgError;
+use super::tls::{Tls, TlsMode};
 
 /// No answer we ask for comes near this; a longer announcement is nonsense.
 const MESSAGE_LIMIT: i32 = 16 << 20;
@@ -36,6 +37,8 @@ pub struct Target {
     pub user: String,
     /// Password, if one is configured.
     pub password: Option<Secret>,
+    /// Encryption; never used on a socket.
+    pub tls: Tls,
 }
 
 /// The answer to `IDENTIFY_SYSTEM`.
@@ -77,26 +80,44 @@ impl Replication {
     pub async fn connect(target: &Target, limit: Duration) -> Result<Self, PgError> {
         let mut last = broken(format!("no host to connect to is given: `{}`", target.host));
         for host in target.host.split(',').filter(|host| !host.is_empty()) {
-            let attempt = Self::connect_to(host, target, limit);
-            match timeout(limit, attempt).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = PgError::Timeout(limit, format!("replication connection to {host}:{}", target.port)),
+            // With `prefer`, a server may offer encryption and yet have no rule that lets us in with it.
+            let ways: &[bool] = match target.tls.mode() {
+                _ if host.starts_with('/') => &[false],
+                TlsMode::Disable => &[false],
+                TlsMode::Prefer => &[true, false],
+                TlsMode::Require => &[true],
+            };
+            for encrypted in ways {
+                match timeout(limit, Self::connect_to(host, target, *encrypted, limit)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) => last = error,
+                    Err(_) => {
+                        let what = format!("replication connection to {host}:{}", target.port);
+                        last = PgError::Timeout(limit, what);
+                        break;
+                    }
+                }
             }
         }
         Err(last)
     }
 
-    async fn connect_to(host: &str, target: &Target, limit: Duration) -> Result<Self, PgError> {
+    async fn connect_to(host: &str, target: &Target, encrypted: bool, limit: Duration) -> Result<Self, PgError> {
         let failed =
             |error: std::io::Error| broken(format!("replication connection to {host}:{} failed: {error}", target.port));
         let stream: Box<dyn Stream> = if host.starts_with('/') {
             let path = Path::new(host).join(format!(".s.PGSQL.{}", target.port));
             Box::new(UnixStream::connect(path).await.map_err(failed)?)
         } else {
-            let stream = TcpStream::connect((host, target.port)).await.map_err(failed)?;
+            let mut stream = TcpStream::connect((host, target.port)).await.map_err(failed)?;
             stream.set_nodelay(true).map_err(failed)?;
-            Box::new(stream)
+            match encrypted && agrees_to_tls(&mut stream).await.map_err(failed)? {
+                true => Box::new(target.tls.handshake(host, stream).await.map_err(failed)?),
+                false if encrypted && target.tls.mode() == TlsMode::Require => {
+                    return Err(failed(std::io::Error::other("sslmode asks for TLS and the server has none")));
+                }
+                false => Box::new(stream),
+            }
         };
         let mut connection = Self { stream, buffer: BytesMut::new(), limit };
         connection.start(target).await.map_err(|error| match error {
@@ -267,6 +288,19 @@ impl Replication {
             restart_lsn: text(1).and_then(|text| text.parse().ok()),
             restart_timeline: text(2).and_then(|text| text.parse().ok()).map(Timeline),
         }))
+    }
+}
+
+/// Asks for encryption. The one byte of the answer is read alone: whatever came behind it in clear would be taken for
+/// something said under encryption.
+async fn agrees_to_tls(stream: &mut TcpStream) -> std::io::Result<bool> {
+    let mut out = BytesMut::new();
+    frontend::ssl_request(&mut out);
+    stream.write_all(&out).await?;
+    match stream.read_u8().await? {
+        b'S' => Ok(true),
+        b'N' => Ok(false),
+        other => Err(std::io::Error::other(format!("unexpected answer {other} to the request for TLS"))),
     }
 }
 

@@ -29,7 +29,13 @@ fn ready() -> Vec<u8> {
 }
 
 fn target(password: Option<&str>) -> Target {
-    Target { host: "db".to_owned(), port: 5432, user: "replicator".to_owned(), password: password.map(Secret::new) }
+    Target {
+        host: "db".to_owned(),
+        port: 5432,
+        user: "replicator".to_owned(),
+        password: password.map(Secret::new),
+        tls: Tls::default(),
+    }
 }
 
 fn authentication_ok() -> Vec<u8> {

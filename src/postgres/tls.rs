@@ -1,0 +1,345 @@
+//! TLS towards PostgreSQL servers, by libpq's keywords (`sslmode`, `sslrootcert`, `sslcert`, …) and with libpq's
+//! meaning of them: a server is only verified when the mode or a root certificate asks for it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_rustls::TlsConnector;
+
+use super::PgError;
+
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    Disable,
+    /// If the server can; plain otherwise.
+    #[default]
+    Prefer,
+    /// Always.
+    Require,
+}
+
+/// How to connect to servers with one set of keywords.
+#[derive(Clone)]
+pub struct Tls {
+    mode: TlsMode,
+    config: Option<Arc<ClientConfig>>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tls({:?})", self.mode)
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { mode: TlsMode::Disable, config: None }
+    }
+}
+
+fn wrong(what: impl std::fmt::Display) -> PgError {
+    PgError::Refused(format!("TLS settings of a PostgreSQL user: {what}"))
+}
+
+impl Tls {
+    /// Reads the keywords. `Err` names the one that cannot be used; nothing that asks for more safety is passed over.
+    pub fn from_options(options: &BTreeMap<String, String>) -> Result<Self, PgError> {
+        let get = |name: &str| options.get(name).map(String::as_str).filter(|text| !text.is_empty());
+        let root = get("sslrootcert");
+        let (mode, verify) = match get("sslmode").unwrap_or("prefer") {
+            "disable" => (TlsMode::Disable, Verify::Nothing),
+            "allow" | "prefer" => (TlsMode::Prefer, Verify::Nothing),
+            // As libpq does: with a root certificate the server has to show that it knows it.
+            "require" if root.is_some() => (TlsMode::Require, Verify::Issuer),
+            "require" => (TlsMode::Require, Verify::Nothing),
+            "verify-ca" => (TlsMode::Require, Verify::Issuer),
+            "verify-full" => (TlsMode::Require, Verify::IssuerAndName),
+            other => return Err(wrong(format!("sslmode `{other}` is not known"))),
+        };
+        if mode == TlsMode::Disable {
+            return Ok(Self::default());
+        }
+        for name in ["sslpassword", "sslcrldir"] {
+            if get(name).is_some() {
+                return Err(wrong(format!("{name} is not supported here")));
+            }
+        }
+        let provider = Arc::new(ring::default_provider());
+        let verifier = verifier(verify, root, get("sslcrl"), &provider)?;
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(wrong)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let config = match (get("sslcert"), get("sslkey")) {
+            (Some(cert), Some(key)) => {
+                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(format!("{key}: {error}")))?;
+                builder.with_client_auth_cert(certificates(cert)?, key).map_err(wrong)?
+            }
+            (None, None) => builder.with_no_client_auth(),
+            _ => return Err(wrong("sslcert and sslkey belong together")),
+        };
+        Ok(Self { mode, config: Some(Arc::new(config)) })
+    }
+
+    /// Whether connections are encrypted.
+    pub fn mode(&self) -> TlsMode {
+        self.mode
+    }
+
+    /// The same mode for the ordinary client library.
+    pub fn ssl_mode(&self) -> tokio_postgres::config::SslMode {
+        match self.mode {
+            TlsMode::Disable => tokio_postgres::config::SslMode::Disable,
+            TlsMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            TlsMode::Require => tokio_postgres::config::SslMode::Require,
+        }
+    }
+
+    /// The handshake, on a connection whose server has agreed to it.
+    pub async fn handshake<S>(&self, host: &str, stream: S) -> io::Result<tokio_rustls::client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let config = self.config.clone().ok_or_else(|| io::Error::other("TLS is disabled"))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        TlsConnector::from(config).connect(name, stream).await
+    }
+}
+
+fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, PgError> {
+    let named = |error| wrong(format!("{path}: {error}"));
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(named)?.collect();
+    let found = found.map_err(named)?;
+    if found.is_empty() { Err(wrong(format!("{path}: no certificate in it"))) } else { Ok(found) }
+}
+
+/// How much of a server's certificate is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verify {
+    Nothing,
+    Issuer,
+    IssuerAndName,
+}
+
+fn verifier(
+    verify: Verify,
+    root: Option<&str>,
+    crl: Option<&str>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, PgError> {
+    if verify == Verify::Nothing {
+        return Ok(Arc::new(Verifier { verify, chain: None, trusted: Vec::new(), provider: Arc::clone(provider) }));
+    }
+    let (mut roots, mut trusted) = (RootCertStore::empty(), Vec::new());
+    match root {
+        Some("system") => {
+            let system = rustls_native_certs::load_native_certs().certs;
+            roots.add_parsable_certificates(system);
+        }
+        Some(path) => {
+            trusted = certificates(path)?;
+            for certificate in &trusted {
+                roots.add(certificate.clone()).map_err(|error| wrong(format!("{path}: {error}")))?;
+            }
+        }
+        None => return Err(wrong("sslmode asks for verification, so sslrootcert must name the root certificate")),
+    }
+    let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    if let Some(path) = crl {
+        let named = |error| wrong(format!("{path}: {error}"));
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_file_iter(path).map_err(named)?.collect();
+        builder = builder.with_crls(lists.map_err(named)?);
+    }
+    let chain = Some(builder.build().map_err(wrong)?);
+    Ok(Arc::new(Verifier { verify, chain, trusted, provider: Arc::clone(provider) }))
+}
+
+/// libpq's rules on top of the usual verification of a chain.
+#[derive(Debug)]
+struct Verifier {
+    verify: Verify,
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    /// The root certificates themselves: a server may show one of them, self-signed.
+    trusted: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+        let result = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let is_trusted_itself = || self.trusted.iter().any(|root| root.as_ref() == end_entity.as_ref());
+        match result {
+            Ok(verified) => Ok(verified),
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if self.verify == Verify::Issuer => Ok(ServerCertVerified::assertion()),
+            // A certificate that is its own issuer and was handed out as the root.
+            Err(Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer))
+                if self.verify == Verify::Issuer && is_trusted_itself() =>
+            {
+                Ok(ServerCertVerified::assertion())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// An encrypted stream for the ordinary client library.
+pub struct PgTlsStream<S>(tokio_rustls::client::TlsStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PgTlsStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PgTlsStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for PgTlsStream<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+/// One handshake to come, for the ordinary client library.
+pub struct PgTlsConnect {
+    tls: Tls,
+    host: String,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for PgTlsConnect {
+    type Stream = PgTlsStream<S>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<PgTlsStream<S>>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(async move { self.tls.handshake(&self.host, stream).await.map(PgTlsStream) })
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for Tls {
+    type Stream = PgTlsStream<S>;
+    type TlsConnect = PgTlsConnect;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> io::Result<PgTlsConnect> {
+        Ok(PgTlsConnect { tls: self.clone(), host: host.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Tls, PgError> {
+        Tls::from_options(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn modes() {
+        assert_eq!(read(&[]).unwrap().mode(), TlsMode::Prefer);
+        assert_eq!(read(&[("sslmode", "disable")]).unwrap().mode(), TlsMode::Disable);
+        assert_eq!(read(&[("sslmode", "require")]).unwrap().mode(), TlsMode::Require);
+        for wrong in [
+            &[("sslmode", "sometimes")][..],
+            &[("sslmode", "verify-full")],
+            &[("sslmode", "verify-ca"), ("sslrootcert", "/nonexistent")],
+            &[("sslcert", "/a")],
+            &[("sslpassword", "x")],
+        ] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// A client and a server that shows `certificate`; whether the client goes through with it.
+    async fn accepted(tls: &Tls, host: &str, certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> bool {
+        let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.cert.der().clone()], key)
+            .unwrap();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let server = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let (client, _) = tokio::join!(tls.handshake(host, ours), server.accept(theirs));
+        client.is_ok()
+    }
+
+    #[tokio::test]
+    async fn only_verification_looks_at_the_certificate() {
+        let certificate = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (known, unknown) = (file("known", certificate.cert.pem()), file("unknown", other.cert.pem()));
+        let with = |mode: &str, root: &str| read(&[("sslmode", mode), ("sslrootcert", root)]).unwrap();
+
+        assert!(accepted(&read(&[("sslmode", "require")]).unwrap(), "db.example", &certificate).await);
+        assert!(accepted(&with("verify-full", &known), "db.example", &certificate).await);
+        assert!(!accepted(&with("verify-full", &known), "10.0.0.1", &certificate).await);
+        assert!(accepted(&with("verify-ca", &known), "10.0.0.1", &certificate).await);
+        assert!(!accepted(&with("verify-ca", &unknown), "db.example", &certificate).await);
+        assert!(!accepted(&with("require", &unknown), "db.example", &certificate).await);
+    }
+}
