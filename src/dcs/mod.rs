@@ -21,6 +21,9 @@ use crate::cluster::{ClusterView, FailoverKey, LeaderKey, MemberName, Status, Sy
 
 pub mod embedded;
 pub mod error;
+pub mod layout;
+pub mod memory;
+pub mod wakes;
 
 pub use error::DcsError;
 
