@@ -3,14 +3,22 @@
 //! [`Postgres`] is the port the agent drives. It carries out and reports; it never decides. Its long operations are
 //! run by the agent as the one long task, beside the loop; [`Postgres::look`] is bounded and never fails as a whole.
 
+pub mod archive;
+pub mod bootstrap;
 pub mod callbacks;
+pub mod clone;
+pub mod configured;
+pub mod crash_recovery;
 pub mod pgpass;
 pub mod process_tree;
 pub mod programs;
 pub mod removal;
 pub mod replication;
+pub mod rewind;
+pub mod site;
 pub mod slots;
 pub mod tls;
+pub mod waldump;
 
 use std::sync::Arc;
 use std::time::Duration;

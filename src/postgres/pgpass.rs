@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::cluster::Upstream;
 use crate::config::Credentials;
 
 use super::PgError;
@@ -24,6 +25,18 @@ pub struct ConnParams {
 }
 
 impl ConnParams {
+    /// The way to another server as one of our configured users. `database` is used when the server's own address
+    /// names none.
+    pub fn to(upstream: &Upstream, credentials: &Credentials, database: &str) -> Self {
+        Self {
+            host: upstream.host.clone(),
+            port: upstream.port.or(Some(5432)),
+            dbname: Some(upstream.database.clone().unwrap_or_else(|| database.to_owned())),
+            credentials: credentials.clone(),
+            extra: Vec::new(),
+        }
+    }
+
     /// `key=value …` for libpq, without the password; blanks, quotes and backslashes in values are escaped.
     pub fn text(&self) -> String {
         let port = self.port.map(|port| port.to_string());

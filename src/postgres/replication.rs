@@ -21,6 +21,7 @@ use crate::cluster::{HistoryLine, Lsn, SystemId, Timeline};
 use crate::config::Secret;
 
 use super::PgError;
+use super::pgpass::ConnParams;
 use super::tls::{Tls, TlsMode};
 
 /// No answer we ask for comes near this; a longer announcement is nonsense.
@@ -59,6 +60,19 @@ pub struct SlotPosition {
     pub restart_lsn: Option<Lsn>,
     /// The timeline of that position.
     pub restart_timeline: Option<Timeline>,
+}
+
+impl Target {
+    /// The same server and user as a program would be given.
+    pub fn new(params: &ConnParams) -> Result<Self, PgError> {
+        Ok(Self {
+            host: params.host.clone().unwrap_or_default(),
+            port: params.port.unwrap_or(5432),
+            user: params.credentials.username.clone().unwrap_or_default(),
+            password: params.credentials.password.clone(),
+            tls: Tls::from_options(&params.credentials.options)?,
+        })
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -1,6 +1,7 @@
 //! Replication slots: what exists, what should, and the steps between. [`plan`] is pure; [`sync`] carries it out.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -9,6 +10,7 @@ use tokio_postgres::Client;
 use crate::cluster::{Lsn, SlotState, WantedSlot};
 
 use super::PgError;
+use super::site::describe;
 
 /// How long one statement about slots may take; dropping a slot waits for nothing, advancing one reads WAL.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -103,7 +105,7 @@ fn reason_to_drop(slot: &ExistingSlot, wanted: Option<&&WantedSlot>, situation: 
     let has = state.database.as_deref().zip(state.plugin.as_deref());
     let wants = wanted.logical.as_ref().map(|(database, plugin)| (database.as_str(), plugin.as_str()));
     if has != wants {
-        let (has, wants) = (describe(has), describe(wants));
+        let (has, wants) = (kind(has), kind(wants));
         let why = format!("Trying to drop replication slot '{name}' because value is changing from {has} to {wants}");
         return Some((why, false));
     }
@@ -127,7 +129,7 @@ fn reason_to_drop(slot: &ExistingSlot, wanted: Option<&&WantedSlot>, situation: 
     })
 }
 
-fn describe(logical: Option<(&str, &str)>) -> String {
+fn kind(logical: Option<(&str, &str)>) -> String {
     match logical {
         Some((database, plugin)) => format!("logical ({database}, {plugin})"),
         None => "physical".to_owned(),
@@ -178,10 +180,16 @@ pub async fn existing(client: &Client, version: u32) -> Result<Vec<ExistingSlot>
 
 /// Brings the server's slots to what is wanted. One step that fails is logged and does not stop the others; the whole
 /// is asked for again at the next cycle anyway. `connect` opens a connection to another database.
-pub async fn sync<C, F>(client: &Client, wanted: &[WantedSlot], situation: Situation, connect: C) -> Result<(), PgError>
+pub async fn sync<C, F, S>(
+    client: &Client,
+    wanted: &[WantedSlot],
+    situation: Situation,
+    connect: C,
+) -> Result<(), PgError>
 where
     C: Fn(String) -> F,
-    F: Future<Output = Result<Client, PgError>>,
+    F: Future<Output = Result<S, PgError>>,
+    S: Deref<Target = Client>,
 {
     let existing = existing(client, situation.version).await?;
     for step in plan(&existing, wanted, situation) {
@@ -255,10 +263,7 @@ async fn bounded<T>(
 ) -> Result<T, PgError> {
     match timeout(LIMIT, statement).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(match error.as_db_error() {
-            Some(db) => PgError::Query(format!("{}: {}", db.severity(), db.message())),
-            None => PgError::Query(error.to_string()),
-        }),
+        Ok(Err(error)) => Err(PgError::Query(describe(&error))),
         Err(_) => Err(PgError::Timeout(LIMIT, what.to_owned())),
     }
 }
@@ -279,11 +284,15 @@ mod tests {
     }
 
     fn drops(steps: &[SlotStep]) -> Vec<&str> {
-        let name = |step| match step {
-            &SlotStep::Drop { ref name, .. } => Some(name.as_str()),
-            _ => None,
-        };
-        steps.iter().filter_map(name).collect()
+        let drops = steps.iter().filter(|step| matches!(step, SlotStep::Drop { .. }));
+        drops.map(drop_name).collect()
+    }
+
+    fn drop_name(step: &SlotStep) -> &str {
+        match step {
+            SlotStep::Drop { name, .. } => name,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
