@@ -5,10 +5,11 @@
 #[path = "postgres_jobs/rig.rs"]
 mod rig;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd::cluster::{Divergence, Lsn, Rewound, Timeline, Upstream, WantedSlot};
-use pgherd::config::{BootstrapConfig, Secret};
+use pgherd::config::{BootstrapConfig, PostgresConfig, Secret};
 use pgherd::postgres::replication::{Replication, Target};
 use pgherd::postgres::site::Session;
 use pgherd::postgres::slots::{self, Situation};
@@ -81,6 +82,38 @@ fn a_bad_initdb_option_is_named() {
             error.starts_with("initdb failed: exited with code 1: ") && error.contains("no-such-option"),
             "{error}"
         );
+    });
+}
+
+#[test]
+fn a_custom_method_makes_the_cluster() {
+    rig::run("a_custom_method_makes_the_cluster", async {
+        let node = Node::new("a", |_| {});
+        let script = node.path("restore");
+        let initdb = node.site.program_path("initdb").display().to_string();
+        let text = format!(
+            "echo \"$@\" > {0}\ndata=${{2#--datadir=}}\n{initdb} -N -U admin -A trust \"$data\" > /dev/null\n\
+             touch \"$data/recovery.signal\"\n",
+            node.path("said").display()
+        );
+        std::fs::write(&script, text).unwrap();
+        let section = json!({"restore": {"command": format!("/bin/sh '{}'", script.display()), "stanza": "x y"}});
+        let config = BootstrapConfig {
+            method: "restore".to_owned(),
+            section: section.as_object().unwrap().clone(),
+            ..bootstrap_config()
+        };
+        bootstrap::create(&node.site, &config, &cancel()).await.unwrap();
+        let said = std::fs::read_to_string(node.path("said")).unwrap();
+        assert!(said.starts_with("--scope=demo --datadir=") && said.ends_with(" --stanza=x y\n"), "{said}");
+        assert!(!node.site.data_dir().join("recovery.signal").exists());
+        let hba = std::fs::read_to_string(node.site.data_dir().join("pg_hba.conf")).unwrap();
+        assert!(hba.ends_with("\nhost replication all 127.0.0.1/32 scram-sha-256\n"));
+        node.configure("");
+        node.start().await;
+        let failing = json!({"restore": {"command": "/bin/false"}});
+        let config = BootstrapConfig { section: failing.as_object().unwrap().clone(), ..config };
+        assert!(bootstrap::create(&node.site, &config, &cancel()).await.is_err());
     });
 }
 
@@ -191,6 +224,13 @@ fn a_former_primary_with_extra_wal_is_rewound() {
         assert!(matches!(rewind::check_divergence(&a.site, &gone).await, Divergence::Unknown(_)));
         assert!(matches!(rewind::rewind(&a.site, &gone, &cancel()).await, Rewound::SourceLost(_)));
         assert_eq!(rewind::check_divergence(&a.site, &b.upstream()).await, Divergence::Diverged);
+        let good = a.site.config();
+        let bad = PostgresConfig { rewind_options: json!(["no-such-option"]), ..(*good).clone() };
+        a.site.set_config(Arc::new(bad));
+        let broken = rewind::rewind(&a.site, &b.upstream(), &cancel()).await;
+        assert!(matches!(&broken, Rewound::Failed(why) if why.contains("no-such-option")), "{broken:?}");
+        a.site.set_config(good);
+        a.configure("restore_command = '/bin/false'");
         assert_eq!(rewind::rewind(&a.site, &b.upstream(), &cancel()).await, Rewound::Done);
         a.follow(&b);
         a.start().await;
