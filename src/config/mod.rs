@@ -3,8 +3,10 @@
 pub mod dcs;
 pub mod dynamic;
 pub mod local;
+pub mod merge;
 pub mod postgresql;
 pub mod secret;
+pub mod yaml;
 
 pub use dcs::{DcsConfig, Etcd3Config};
 pub use dynamic::{Dynamic, StandbyCluster, SynchronousMode};
