@@ -19,12 +19,15 @@ use tokio::sync::watch;
 
 use crate::cluster::{ClusterView, FailoverKey, LeaderKey, MemberName, Status, SyncState, Version};
 
+pub mod connect;
 pub mod embedded;
 pub mod error;
+mod etcd3;
 pub mod layout;
 pub mod memory;
 pub mod wakes;
 
+pub use connect::{Identity, connect};
 pub use error::DcsError;
 
 /// The three numbers that time everything, already adjusted to each other.

@@ -1,0 +1,155 @@
+//! The task that follows the cluster's keys for one purpose: to say when something happened. What the loop works
+//! from is read anew by the loop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::proto::PbWatchResponse;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::pool::{Plan, Pool, WATCH_PAUSE};
+use super::request::{key_value, read_prefix, revision};
+use crate::cluster::{ClusterView, MemberName};
+use crate::dcs::layout::{KeyValue, Layout};
+use crate::dcs::{Timing, wakes};
+
+/// How many `ttl` pass between two looks at the servers' addresses.
+const DISCOVERY_TTLS: u32 = 10;
+
+pub(super) struct Watcher {
+    pool: Arc<Pool>,
+    layout: Layout,
+    me: Option<MemberName>,
+    timing: watch::Receiver<Timing>,
+    changes: watch::Sender<u64>,
+    keys: BTreeMap<String, KeyValue>,
+    view: Option<ClusterView>,
+    next_discovery: Instant,
+}
+
+impl Watcher {
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        layout: Layout,
+        me: Option<MemberName>,
+        timing: watch::Receiver<Timing>,
+        changes: watch::Sender<u64>,
+    ) -> Self {
+        let (keys, view, next_discovery) = (BTreeMap::new(), None, Instant::now());
+        Self { pool, layout, me, timing, changes, keys, view, next_discovery }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            if !self.follow().await {
+                sleep(WATCH_PAUSE).await;
+            }
+        }
+    }
+
+    fn timing(&self) -> Timing {
+        *self.timing.borrow()
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timing().retry_timeout
+    }
+
+    /// Reads everything, then follows the events until the watch ends. `false`: nothing was learned, so wait before
+    /// the next try.
+    async fn follow(&mut self) -> bool {
+        let mut moved = self.pool.moved();
+        let prefix = self.layout.read_prefix();
+        let plan = Plan { what: "reading the cluster", deadline: self.deadline(), is_repeatable: false };
+        let range = match self.pool.ask(&read_prefix(&prefix, true), &plan).await {
+            Ok(answered) => answered.answer,
+            Err(failed) => {
+                tracing::debug!(?failed, "the watch has nothing to begin with");
+                return false;
+            }
+        };
+        let start = revision(range.header.as_ref()) + 1;
+        let keys = range.kvs.into_iter().filter_map(key_value).map(|kv| (kv.key.clone(), kv));
+        self.keys = keys.collect();
+        self.compare();
+        self.discover_if_due().await;
+        moved.mark_unchanged();
+        let mut events = match self.pool.watch(&prefix, start, self.deadline()).await {
+            Ok(stream) => stream,
+            Err(failure) => {
+                tracing::debug!(%failure, "the watch could not be opened");
+                return false;
+            }
+        };
+        let mut has_heard = false;
+        loop {
+            let message = tokio::select! {
+                biased;
+                _ = moved.changed() => return true,
+                message = events.message() => message,
+                () = sleep_until(self.next_discovery) => {
+                    self.discover_if_due().await;
+                    continue;
+                }
+            };
+            match message {
+                Ok(Some(message)) if is_usable(&self.pool, &message) => {
+                    has_heard |= !message.events.is_empty();
+                    self.apply(message);
+                }
+                Ok(ended) => {
+                    let reason = ended.map(|message| message.cancel_reason).unwrap_or_default();
+                    tracing::debug!(reason, "the watch ended");
+                    return has_heard;
+                }
+                Err(status) => {
+                    tracing::debug!(%status, "the watch broke off");
+                    return has_heard;
+                }
+            }
+        }
+    }
+
+    async fn discover_if_due(&mut self) {
+        if self.next_discovery <= Instant::now() {
+            let period = (self.timing().ttl * DISCOVERY_TTLS).max(Duration::from_secs(1));
+            self.next_discovery = Instant::now() + period;
+            self.pool.discover(self.deadline()).await;
+        }
+    }
+
+    fn apply(&mut self, message: PbWatchResponse) {
+        for event in message.events {
+            let is_deleted = event.r#type == 1;
+            let Some(kv) = event.kv.and_then(key_value) else { continue };
+            let is_old = self.keys.get(&kv.key).is_some_and(|known| known.mod_revision >= kv.mod_revision);
+            if is_old {
+                continue;
+            }
+            if is_deleted {
+                self.keys.remove(&kv.key);
+            } else {
+                self.keys.insert(kv.key.clone(), kv);
+            }
+        }
+        self.compare();
+    }
+
+    /// Tells of what is different now, also after a break in the watch.
+    fn compare(&mut self) {
+        let keys: Vec<KeyValue> = self.keys.values().cloned().collect();
+        let view = self.layout.view(&keys);
+        let me = self.me.as_ref().map(MemberName::as_str);
+        if self.view.as_ref().is_some_and(|before| wakes::significant(before, &view, me)) {
+            self.changes.send_modify(|count| *count += 1);
+        }
+        self.view = Some(view);
+    }
+}
+
+fn is_usable(pool: &Pool, message: &PbWatchResponse) -> bool {
+    !message.canceled && pool.accepts(message.header.as_ref())
+}
