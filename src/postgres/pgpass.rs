@@ -112,6 +112,7 @@ pub fn write_pgpass(path: &Path, lines: &str) -> Result<(), PgError> {
         )));
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory).map_err(failed)?;
     let mut file = tempfile::Builder::new().prefix(".pgpass").tempfile_in(directory).map_err(failed)?;
     file.as_file().set_permissions(PermissionsExt::from_mode(0o600)).map_err(failed)?;
     file.write_all(lines.as_bytes()).map_err(failed)?;
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn the_file_is_ours_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pgpass");
+        let path = directory.path().join("new/pgpass");
         assert_eq!(ConnParams::default().write_pgpass(&path).unwrap(), None);
         assert!(!path.exists());
         for _ in 0..2 {

@@ -147,10 +147,15 @@ async fn settle(site: &Site, leader: &Upstream) -> Result<Comparison, PgError> {
 
 /// Where we stand: a running standby is asked, a stopped server's control data says it.
 async fn local_position(site: &Site) -> Result<LocalPosition, PgError> {
-    if site.is_running()
-        && let Ok(position) = running_position(site).await
-    {
-        return Ok(position);
+    if site.is_running() {
+        match running_position(site).await {
+            Ok(position) => return Ok(position),
+            // Control data lags behind a server that replays: only one that cannot be asked yet is judged by it.
+            Err(_) if site.state().0.is_starting() => {
+                tracing::info!("PostgreSQL is still starting up, will use pg_controldata as a fallback");
+            }
+            Err(error) => return Err(error),
+        }
     }
     let control = site.control_data().await?;
     stopped_position(&control).ok_or_else(|| {
