@@ -2,6 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a program reports its own failure")]
 
 use std::error::Error;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -27,7 +28,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
         Some(Command::Dcs(args)) => {
-            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            let colour = std::io::stderr().is_terminal();
+            tracing_subscriber::fmt().with_ansi(colour).with_writer(std::io::stderr).init();
             Ok(runtime.block_on(store::run(&args))?)
         }
         Some(Command::Demo(_)) => Err("the demo is not built in yet".into()),

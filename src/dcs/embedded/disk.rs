@@ -16,6 +16,7 @@ use redb::{
 };
 
 use super::StoreError;
+use super::state::history::FIRST_REVISION;
 use super::state::{Changes, Contents, Identity};
 
 /// Locked while a process serves the directory; holds its id, for people.
@@ -29,11 +30,12 @@ const NEW_FILE: &str = "store.redb.new";
 const FORMAT: u64 = 1;
 /// Everything is in memory anyway; redb needs little more than what a commit touches.
 const CACHE_BYTES: usize = 8 << 20;
-/// etcd's first revision.
-const FIRST_REVISION: i64 = 1;
 
-/// Key → create revision, mod revision, version, lease, value.
-const KEYS: TableDefinition<'_, &[u8], (i64, i64, i64, i64, &[u8])> = TableDefinition::new("keys");
+/// Create revision, mod revision, version, lease, value.
+type Record<'a> = (i64, i64, i64, i64, &'a [u8]);
+
+/// What is kept of each key.
+const KEYS: TableDefinition<'_, &[u8], Record<'static>> = TableDefinition::new("keys");
 /// Lease id → granted life in seconds.
 const LEASES: TableDefinition<'_, i64, i64> = TableDefinition::new("leases");
 /// Single numbers by name.
@@ -237,3 +239,6 @@ fn read(database: &Database) -> Result<Contents, redb::Error> {
 pub(super) fn random_number() -> u64 {
     RandomState::new().hash_one(std::process::id()).max(1)
 }
+
+#[cfg(test)]
+mod tests;

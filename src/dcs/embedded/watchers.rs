@@ -295,3 +295,6 @@ impl Stream {
 pub(super) fn stopped() -> Status {
     Status::unavailable("etcdserver: server stopped")
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ use etcd_client::proto::{PbEvent, PbKeyValue};
 
 use super::key_range::KeyRange;
 
+/// The revision of a store into which nothing was ever written, as in etcd.
+pub(crate) const FIRST_REVISION: i64 = 1;
 /// Revisions kept.
 const MAX_REVISIONS: usize = 10_000;
 /// Bytes of keys and values kept, so that large values do not make the past larger than the present.
@@ -65,9 +67,10 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// No past: the store starts at `revision`.
+    /// No past: the store starts at `revision`. In a new store nothing happened before, so nothing is missing.
     pub(crate) fn starting_at(revision: i64) -> Self {
-        Self { revisions: VecDeque::new(), bytes: 0, floor: revision + 1, compacted: revision }
+        let (floor, compacted) = if revision <= FIRST_REVISION { (0, -1) } else { (revision + 1, revision) };
+        Self { revisions: VecDeque::new(), bytes: 0, floor, compacted }
     }
 
     /// Lowest revision a watch may start at.

@@ -2,6 +2,9 @@
 
 use std::ops::Bound;
 
+/// Start and end, as `BTreeMap::range` wants them.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// A half-open range of keys, as etcd's pairs of `key` and `range_end` spell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyRange {
@@ -38,7 +41,7 @@ impl KeyRange {
     }
 
     /// The same, for `BTreeMap::range`, which panics on a start behind the end: `None` then.
-    pub(crate) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(crate) fn bounds(&self) -> Option<Bounds<'_>> {
         match self {
             Self::One(one) => Some((Bound::Included(one), Bound::Included(one))),
             Self::Between(..) if self.is_empty() => None,

@@ -10,7 +10,6 @@ use super::key_range::KeyRange;
 use super::{State, check};
 
 // The numbers of the protocol's enums, whose types are not public.
-const UNSORTED: i32 = 0;
 const DESCENDING: i32 = 2;
 const BY_KEY: i32 = 0;
 const BY_VERSION: i32 = 1;
@@ -90,17 +89,18 @@ fn is_wanted(request: &PbRangeRequest, kv: &PbKeyValue) -> bool {
         && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
-/// Orders what comes in the order of its keys. Another target than the key without a direction means ascending.
+/// Orders what comes in the order of its keys. Another target than the key without a direction means ascending. Equals
+/// stay in the order of their keys in both directions, as they do in etcd.
 fn sort(request: &PbRangeRequest, found: &mut [Arc<PbKeyValue>]) {
-    match (request.sort_order, request.sort_target) {
-        (UNSORTED, BY_KEY) => return,
-        (_, BY_KEY) => {}
-        (_, BY_VERSION) => found.sort_by_key(|kv| kv.version),
-        (_, BY_CREATE_REVISION) => found.sort_by_key(|kv| kv.create_revision),
-        (_, BY_MOD_REVISION) => found.sort_by_key(|kv| kv.mod_revision),
-        _ => found.sort_by(|a, b| a.value.cmp(&b.value)),
-    }
-    if request.sort_order == DESCENDING {
-        found.reverse();
+    let compare = |a: &PbKeyValue, b: &PbKeyValue| match request.sort_target {
+        BY_KEY => a.key.cmp(&b.key),
+        BY_VERSION => a.version.cmp(&b.version),
+        BY_CREATE_REVISION => a.create_revision.cmp(&b.create_revision),
+        BY_MOD_REVISION => a.mod_revision.cmp(&b.mod_revision),
+        _ => a.value.cmp(&b.value),
+    };
+    match request.sort_order {
+        DESCENDING => found.sort_by(|a, b| compare(b, a)),
+        _ => found.sort_by(|a, b| compare(a, b)),
     }
 }

@@ -37,7 +37,9 @@ impl State {
         check::txn(&request)?;
         let path = self.decide(request);
         let mut more_bytes = 0;
-        self.can_take(&path, &mut more_bytes)?;
+        // etcd looks at all puts first, then at all ranges; with both wrong, the answer tells.
+        self.can_write(&path, &mut more_bytes)?;
+        self.can_show(&path)?;
         if more_bytes > 0 {
             self.has_room(more_bytes)?;
         }
@@ -66,11 +68,11 @@ impl State {
         keys.all(|kv| compares(compare, kv))
     }
 
-    fn can_take(&self, path: &Path, more_bytes: &mut usize) -> Result<(), Refusal> {
+    /// Whether the chosen puts can be done; counts the bytes they may add.
+    fn can_write(&self, path: &Path, more_bytes: &mut usize) -> Result<(), Refusal> {
         for step in &path.steps {
             match step {
-                Step::Nested(inner) => self.can_take(inner, more_bytes)?,
-                Step::Single(PbTxnOpRequest::RequestRange(range)) => self.can_read(range)?,
+                Step::Nested(inner) => self.can_write(inner, more_bytes)?,
                 Step::Single(PbTxnOpRequest::RequestPut(put)) => {
                     self.can_put(put)?;
                     *more_bytes = more_bytes.saturating_add(weight_of_put(put));
@@ -81,14 +83,27 @@ impl State {
         Ok(())
     }
 
-    /// Runs the operations; the answer has no header, those inside only a revision.
+    /// Whether the chosen ranges can be read.
+    fn can_show(&self, path: &Path) -> Result<(), Refusal> {
+        for step in &path.steps {
+            match step {
+                Step::Nested(inner) => self.can_show(inner)?,
+                Step::Single(PbTxnOpRequest::RequestRange(range)) => self.can_read(range)?,
+                Step::Single(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the operations; the answer has no header, those inside only a revision, and nested
+    /// transactions not even that, as in etcd.
     fn carry_out(&mut self, path: Path) -> PbTxnResponse {
         let mut response = PbTxnResponse { header: None, succeeded: path.succeeded, responses: Vec::new() };
         for step in path.steps {
             let answer = match step {
                 Step::Nested(inner) => {
                     let mut inner = self.carry_out(inner);
-                    inner.header = self.inner_header();
+                    inner.header = Some(PbResponseHeader::default());
                     PbTxnOpResponse::ResponseTxn(inner)
                 }
                 Step::Single(single) => self.carry_out_one(single),

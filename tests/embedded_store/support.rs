@@ -1,0 +1,163 @@
+//! Stores to talk to: inside this process, as the real program, and etcd itself.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use etcd_client::Client;
+use pgherd::dcs::embedded::{self, StoreError};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longest wait for anything.
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits, but not for ever.
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future).await.expect("took too long")
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A client that has had an answer.
+pub(crate) async fn connect(address: SocketAddr) -> Client {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Ok(mut client) = Client::connect([address.to_string()], None).await
+            && client.get("ready?", None).await.is_ok()
+        {
+            return client;
+        }
+        assert!(Instant::now() < deadline, "nobody answers at {address}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A store served by this process.
+pub(crate) struct InProcess {
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<Result<(), StoreError>>,
+}
+
+impl InProcess {
+    pub(crate) async fn start(dir: &Path) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let dir = dir.to_path_buf();
+        let served = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            embedded::serve(listener, &dir, stopped).await
+        });
+        Self { address, stop: Some(stop), served }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        connect(self.address).await
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(crate) async fn stop(mut self) -> Result<(), StoreError> {
+        drop(self.stop.take());
+        within(self.served).await.unwrap()
+    }
+}
+
+/// A program that is killed when it goes out of scope.
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Program {
+    /// `pgherd dcs`.
+    pub(crate) fn store(dir: &Path, port: u16) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let child = Command::new(env!("CARGO_BIN_EXE_pgherd"))
+            .args(["dcs", "--listen", &address.to_string(), "--data-dir"])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, address }
+    }
+
+    /// A real etcd; `None`, said aloud, where there is none.
+    pub(crate) fn etcd(dir: &Path) -> Option<Self> {
+        if !has_program("etcd") {
+            return None;
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (client, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()));
+        let child = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(dir)
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self { child, address })
+    }
+
+    /// `kill -9`, and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Whether a program can be run. Where nothing may be skipped (`PGHERD_TEST_NO_SKIP`), it must.
+pub(crate) fn has_program(name: &str) -> bool {
+    let found = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    assert!(found || std::env::var_os("PGHERD_TEST_NO_SKIP").is_none(), "{name} is missing");
+    if !found {
+        eprintln!("SKIPPED: {name} is not installed");
+    }
+    found
+}
+
+/// Numbers that look random and come again with the same seed.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// A number below `sides`.
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[usize::try_from(self.roll(from.len() as u64)).unwrap()]
+    }
+
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.roll(n) == 0
+    }
+}
