@@ -134,6 +134,16 @@ impl<'a> Context<'a> {
         self.within(format!("could not read cluster {cluster}"), dcs.load()).await
     }
 
+    /// An error when nothing at all is known of a cluster, which is how a misspelt name looks.
+    pub fn check_known(&self, name: &str, cluster: &ClusterView) -> Result<(), CtlError> {
+        if *cluster != ClusterView::default() {
+            return Ok(());
+        }
+        let prefix = format!("/{}/{name}/", self.settings.namespace.trim_matches('/'));
+        Err(CtlError::new(format!("nothing is known of cluster {name} below {prefix}"))
+            .next("check the cluster's name and the namespace; `list` without a name shows the configured cluster"))
+    }
+
     /// Bounds a DCS call in time and words its failure.
     pub async fn within<T>(
         &self,

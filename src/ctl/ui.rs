@@ -142,6 +142,11 @@ impl Ui {
         self.terminals.output.then(|| console::Term::stdout().size_checked()).flatten().map(|(_, columns)| columns)
     }
 
+    /// What tables on stdout may look like.
+    pub fn look(&self) -> super::render::Look {
+        super::render::Look { width: self.width(), styled: self.terminals.output && console::colors_enabled() }
+    }
+
     /// Data and a newline, to stdout.
     pub fn data(&self, text: &str) -> Result<(), CtlError> {
         write(&self.out, &[text, "\n"])

@@ -208,13 +208,15 @@ fn command_word(args: &[OsString]) -> Option<&str> {
     while let Some(word) = words.next() {
         match word {
             "--" => return words.next(),
-            "--config-file" | "--dcs-url" | "--dcs" => drop(words.next()),
+            "--config-file" | "--dcs-url" | "--dcs" => {
+                words.next();
+            }
             long if long.starts_with("--") => {}
             // In a bundle such as `-kc FILE` the last letter may take the next word.
             short if short.starts_with('-') && short.len() > 1 => {
                 let letters = short.trim_start_matches('-').trim_start_matches('k');
                 if letters == "c" || letters == "d" {
-                    drop(words.next());
+                    words.next();
                 }
             }
             word => return Some(word),

@@ -1,3 +1,48 @@
-//! Views to text. No I/O, no clock, no colour but what a caller asks for.
+//! Views to text. No I/O, no clock; colour only where a caller asks for it.
 
+use serde_json::Value;
+
+pub mod grid;
+pub mod history;
+pub mod members;
+pub mod ours;
 pub mod python;
+pub mod tree;
+pub mod yaml;
+
+/// `--format` of the commands that show tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A table for people.
+    #[default]
+    Pretty,
+    /// Tab-separated lines with a header.
+    Tsv,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// The same.
+    Yml,
+}
+
+/// What the terminal can show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Columns; `None` where lines may have any length.
+    pub width: Option<u16>,
+    /// Whether colours may be used.
+    pub styled: bool,
+}
+
+/// One cell of a table: empty, or a value with the type it has in JSON.
+pub type Cell = Option<Value>;
+
+/// A cell as text: strings bare, everything else as JSON.
+pub fn cell_text(cell: &Cell) -> String {
+    match cell {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}

@@ -1,5 +1,70 @@
 //! What Python and its libraries do to text, as far as patronictl's output shows it.
 
+use serde_json::Value;
+
+/// `json.dumps`: one line, blanks after `,` and `:`, only ASCII.
+pub fn json(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(json).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| format!("{}: {}", json_text(key), json(value));
+            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+        Value::String(text) => json_text(text),
+        Value::Number(number) if number.is_f64() => float(number.as_f64().unwrap_or_default()),
+        other => other.to_string(),
+    }
+}
+
+fn json_text(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            ' '..='~' => quoted.push(c),
+            other => {
+                let mut units = [0; 2];
+                quoted.extend(other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// `repr` of a float: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e16 on.
+pub fn float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if (-4..16).contains(&exponent) {
+        let plain = number.to_string();
+        return if plain.contains('.') { plain } else { format!("{plain}.0") };
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
+/// A float as PyYAML writes it: YAML 1.1 wants a dot before the exponent.
+pub fn yaml_float(number: f64) -> String {
+    let text = float(number);
+    if text.contains('.') { text } else { text.replacen('e', ".0e", 1) }
+}
+
+/// Bytes as MB, rounded half to even.
+pub fn megabytes(bytes: u64) -> u64 {
+    const MB: u64 = 1_048_576;
+    let (whole, rest) = (bytes / MB, bytes % MB);
+    let up = rest > MB / 2 || (rest == MB / 2 && whole % 2 == 1);
+    whole + u64::from(up)
+}
+
 /// Wraps at blanks to `width` columns: the first line begins with `first`, the others with `rest`.
 pub fn wrap(text: &str, width: usize, first: &str, rest: &str) -> String {
     let mut lines = vec![first.to_owned()];
@@ -65,6 +130,23 @@ fn matching(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers() {
+        let texts = [1e20, 1e16, 1e15, 1.5, 0.1, 1e-5, 0.0001, -2.5e-7, 20.0].map(float);
+        assert_eq!(
+            texts,
+            ["1e+20", "1e+16", "1000000000000000.0", "1.5", "0.1", "1e-05", "0.0001", "-2.5e-07", "20.0"]
+        );
+        assert_eq!(yaml_float(1e20), "1.0e+20");
+        assert_eq!([524_288, 524_289, 1_572_864, 2_621_440].map(megabytes), [0, 1, 2, 2]);
+    }
+
+    #[test]
+    fn json_is_ascii() {
+        let value = serde_json::json!({ "a": [1, 2.0, "é\"\n😀"], "b": {} });
+        assert_eq!(json(&value), r#"{"a": [1, 2.0, "\u00e9\"\n\ud83d\ude00"], "b": {}}"#);
+    }
 
     #[test]
     fn likeness() {

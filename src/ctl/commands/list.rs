@@ -1,0 +1,378 @@
+//! `list`: the members of one or more clusters; and the view of a cluster that other commands show as well.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::cluster::tags::{as_boolish, is_truthy};
+use crate::cluster::{ClusterView, Lag, Lsn, Member};
+use crate::ctl::context::Groups;
+use crate::ctl::render::{Format, members};
+use crate::ctl::{Context, CtlError, Outcome};
+
+/// Arguments of `list`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ListArgs {
+    /// Clusters; the configured scope by default
+    #[arg(value_name = "CLUSTER_NAMES")]
+    pub clusters: Vec<String>,
+    /// Citus group
+    #[arg(long, allow_negative_numbers = true)]
+    pub group: Option<i64>,
+    /// Show some extra information
+    #[arg(short = 'e', long)]
+    pub extended: bool,
+    /// Print a timestamp first
+    #[arg(short = 't', long)]
+    pub timestamp: bool,
+    /// Output format
+    #[arg(short = 'f', long, value_enum, hide_default_value = true, default_value_t)]
+    pub format: Format,
+    /// Show again every 2 seconds
+    #[arg(short = 'W')]
+    pub every_two_seconds: bool,
+    /// Show again every so many seconds
+    #[arg(short = 'w', long, value_name = "SECONDS", allow_negative_numbers = true)]
+    pub watch: Option<f64>,
+}
+
+/// Runs it.
+pub async fn run(context: &Context<'_>, args: &ListArgs) -> Result<Outcome, CtlError> {
+    let wanted = Wanted {
+        clusters: &args.clusters,
+        group: args.group,
+        is_extended: args.extended,
+        has_timestamp: args.timestamp,
+        shape: members::Shape { format: args.format, is_tree: false },
+        period: period(args.every_two_seconds, args.watch),
+    };
+    show(context, &wanted).await
+}
+
+/// `-W` and `-w`: how long from one round to the next, if there is one.
+pub fn period(every_two_seconds: bool, watch: Option<f64>) -> Option<Duration> {
+    let seconds = watch.filter(|seconds| *seconds != 0.0).or(every_two_seconds.then_some(2.0))?;
+    // A negative or absurd number means as fast, or as slow, as can be.
+    Some(Duration::try_from_secs_f64(seconds).unwrap_or(if seconds < 0.0 { Duration::ZERO } else { Duration::MAX }))
+}
+
+/// What `list` and `topology` have in common.
+pub struct Wanted<'a> {
+    /// Cluster names as given.
+    pub clusters: &'a [String],
+    /// `--group`.
+    pub group: Option<i64>,
+    /// All columns.
+    pub is_extended: bool,
+    /// A line with the time before each round.
+    pub has_timestamp: bool,
+    /// Format and order.
+    pub shape: members::Shape,
+    /// Show again after so long.
+    pub period: Option<Duration>,
+}
+
+/// Shows the clusters once or over and over.
+pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Outcome, CtlError> {
+    let scope = context.settings.scope.clone();
+    let clusters: Vec<String> =
+        if wanted.clusters.is_empty() { scope.into_iter().collect() } else { wanted.clusters.to_vec() };
+    if clusters.is_empty() {
+        if context.personality().is_patronictl() {
+            context.ui.warn("Listing members: No cluster names were provided")?;
+            return Ok(Outcome::Done);
+        }
+        context.cluster_name(None)?;
+    }
+    let Some(period) = wanted.period else { return round(context, wanted, &clusters).await };
+    context.ui.clear_screen()?;
+    let _ = round(context, wanted, &clusters).await?;
+    let mut next = tokio::time::Instant::now() + period;
+    loop {
+        tokio::time::sleep_until(next).await;
+        context.ui.clear_screen()?;
+        let _ = round(context, wanted, &clusters).await?;
+        next += period;
+    }
+}
+
+async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) -> Result<Outcome, CtlError> {
+    let ui = context.ui;
+    let mut views = Vec::new();
+    let mut is_first = true;
+    for name in clusters {
+        let groups = context.groups(wanted.group);
+        let cluster = context.load(name, groups).await?;
+        let view = view(name, groups, &cluster, wanted.is_extended);
+        if is_first && wanted.has_timestamp {
+            if context.personality().is_patronictl() { ui.data(&ui.now_text())? } else { ui.say(&ui.now_text())? }
+        }
+        is_first = false;
+        if context.personality().is_patronictl() {
+            ui.data(&members::as_patronictl(&view, wanted.shape))?;
+        } else {
+            views.push(view);
+        }
+    }
+    if context.personality().is_patronictl() {
+        return Ok(Outcome::Done);
+    }
+    ui.data(&members::as_pgherdctl(&views, wanted.shape, ui.look()))?;
+    let unknown: Vec<&str> = views.iter().filter(|view| view.is_unknown).map(|view| view.cluster.as_str()).collect();
+    if unknown.is_empty() {
+        return Ok(Outcome::Done);
+    }
+    let prefix = format!("/{}/", context.settings.namespace.trim_matches('/'));
+    ui.warn(&format!("nothing is known of {} below {prefix}: check the name and the namespace", unknown.join(", ")))?;
+    Ok(Outcome::Refused)
+}
+
+/// Shows the members of a cluster that has been read, as the commands do that are about to change it.
+pub fn show_members(context: &Context<'_>, name: &str, groups: Groups, cluster: &ClusterView) -> Result<(), CtlError> {
+    let view = view(name, groups, cluster, false);
+    let shape = members::Shape { format: Format::Pretty, is_tree: false };
+    if context.personality().is_patronictl() {
+        context.ui.data(&members::as_patronictl(&view, shape))
+    } else {
+        context.ui.say(&members::as_pgherdctl(&[view], shape, context.ui.look()))
+    }
+}
+
+/// A cluster as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MembersView {
+    /// Its name, as given.
+    pub cluster: String,
+    /// What was read.
+    pub groups: Groups,
+    /// Show every column.
+    pub is_extended: bool,
+    /// Nothing was found in the DCS.
+    pub is_unknown: bool,
+    /// One part, or one per Citus group in order.
+    pub parts: Vec<Part>,
+}
+
+/// One cluster, or one group of a Citus cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Citus group; 0 for an ordinary cluster.
+    pub group: i64,
+    /// The `initialize` key.
+    pub initialize: Option<String>,
+    /// Flags of the dynamic configuration.
+    pub mode: Mode,
+    /// Who leads, members without a member key included.
+    pub leader: Option<String>,
+    /// A switchover to come.
+    pub switchover: Option<Switchover>,
+    /// Members by name.
+    pub rows: Vec<Row>,
+}
+
+/// A switchover to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switchover {
+    /// When, as stored.
+    pub at: String,
+    /// From which leader.
+    pub from: Option<String>,
+    /// To which member.
+    pub to: Option<String>,
+}
+
+/// What the dynamic configuration says about the whole cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// Maintenance mode.
+    pub is_paused: bool,
+    /// Synchronous replication.
+    pub is_synchronous: bool,
+    /// Synchronous replication by quorum.
+    pub is_quorum: bool,
+    /// The whole cluster follows another one.
+    pub is_standby_cluster: bool,
+}
+
+impl Mode {
+    /// Reads the flags of a dynamic configuration.
+    pub fn of(document: Option<&Map<String, Value>>) -> Self {
+        let get = |key: &str| document.and_then(|document| document.get(key));
+        let on = |key: &str| get(key).and_then(as_boolish).unwrap_or(false);
+        let is_quorum = get("synchronous_mode").and_then(Value::as_str).is_some_and(|t| t.to_lowercase() == "quorum");
+        let is_standby_cluster = get("standby_cluster").and_then(Value::as_object).is_some_and(|section| {
+            ["host", "port", "restore_command"].iter().any(|key| section.get(*key).is_some_and(is_truthy))
+        });
+        let is_synchronous = (on("synchronous_mode") || is_quorum) && !is_standby_cluster;
+        Self { is_paused: on("pause"), is_synchronous, is_quorum: is_quorum && is_synchronous, is_standby_cluster }
+    }
+}
+
+/// A member's role as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownRole {
+    /// Holds the leader key.
+    Leader,
+    /// Holds it in a standby cluster.
+    StandbyLeader,
+    /// Named in `/sync`.
+    SyncStandby,
+    /// Named in `/sync`, with quorum commit.
+    QuorumStandby,
+    /// Everybody else.
+    Replica,
+}
+
+impl ShownRole {
+    /// patronictl's words.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Leader => "Leader",
+            Self::StandbyLeader => "Standby Leader",
+            Self::SyncStandby => "Sync Standby",
+            Self::QuorumStandby => "Quorum Standby",
+            Self::Replica => "Replica",
+        }
+    }
+
+    /// The word in our documents.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::StandbyLeader => "standby_leader",
+            Self::SyncStandby => "sync_standby",
+            Self::QuorumStandby => "quorum_standby",
+            Self::Replica => "replica",
+        }
+    }
+
+    /// Holds the leader key.
+    pub fn is_leader(self) -> bool {
+        matches!(self, Self::Leader | Self::StandbyLeader)
+    }
+}
+
+/// A position and how far it is behind the leader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The position; `None` is unknown.
+    pub lsn: Option<Lsn>,
+    /// The distance.
+    pub lag: Lag,
+}
+
+/// One member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Name.
+    pub name: String,
+    /// Host and port of its PostgreSQL.
+    pub address: Option<(String, u16)>,
+    /// REST address.
+    pub api_url: Option<String>,
+    /// Role.
+    pub role: ShownRole,
+    /// State, or replication state of a standby; empty when neither is known.
+    pub state: String,
+    /// Timeline as published.
+    pub timeline: Option<Value>,
+    /// Received and replayed positions; none for the leader.
+    pub positions: Option<(Position, Position)>,
+    /// Waits for a restart.
+    pub is_pending_restart: bool,
+    /// Why: parameter, old and new value.
+    pub pending_reasons: Vec<(String, String, String)>,
+    /// A restart to come: when, and below which version only.
+    pub scheduled_restart: Option<(String, Option<String>)>,
+    /// Tags, if published.
+    pub tags: Option<Map<String, Value>>,
+}
+
+impl Row {
+    /// The tag `replicatefrom`.
+    pub fn upstream(&self) -> Option<&str> {
+        self.tags.as_ref()?.get("replicatefrom")?.as_str().filter(|name| !name.is_empty())
+    }
+}
+
+/// What is shown of a cluster. Pure.
+pub fn view(name: &str, groups: Groups, cluster: &ClusterView, is_extended: bool) -> MembersView {
+    let own = if let Groups::One(group) = groups { group } else { 0 };
+    let mut parts = vec![part(own, cluster)];
+    if groups == Groups::All {
+        parts.extend(cluster.workers.iter().map(|(group, worker)| part(i64::from(*group), worker)));
+        parts.sort_by_key(|part| part.group);
+    }
+    let is_unknown = *cluster == ClusterView::default();
+    MembersView { cluster: name.to_owned(), groups, is_extended, is_unknown, parts }
+}
+
+fn part(group: i64, cluster: &ClusterView) -> Part {
+    let mode = Mode::of(cluster.config_document());
+    let request = cluster.failover_request();
+    let text = |name: &Option<crate::cluster::MemberName>| {
+        name.as_ref().filter(|name| !name.is_empty()).map(ToString::to_string)
+    };
+    let switchover = request.and_then(|request| {
+        let at = request.scheduled_at.clone().filter(|at| !at.is_empty())?;
+        Some(Switchover { at, from: text(&request.leader), to: text(&request.candidate) })
+    });
+    let mut rows: Vec<Row> = cluster.members.iter().map(|member| row(member, cluster, mode)).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    let leader = cluster.leader_name().map(ToString::to_string);
+    Part { group, initialize: cluster.initialize.clone(), mode, leader, switchover, rows }
+}
+
+fn row(member: &Member, cluster: &ClusterView, mode: Mode) -> Row {
+    let role =
+        match (cluster.has_lock(&member.name), mode) {
+            (true, Mode { is_standby_cluster: true, .. }) => ShownRole::StandbyLeader,
+            (true, _) => ShownRole::Leader,
+            (false, Mode { is_synchronous: true, is_quorum, .. }) if cluster.sync.is_voter(&member.name) => {
+                if is_quorum { ShownRole::QuorumStandby } else { ShownRole::SyncStandby }
+            }
+            (false, _) => ShownRole::Replica,
+        };
+    let own_state = member.data.get("state").and_then(Value::as_str).unwrap_or_default();
+    let state = if role == ShownRole::Leader { own_state } else { member.replication_state().unwrap_or(own_state) };
+    Row {
+        name: member.name.to_string(),
+        address: member.address(),
+        api_url: member.api_url().map(str::to_owned),
+        role,
+        state: state.to_owned(),
+        timeline: member.data.get("timeline").filter(|value| !value.is_null()).cloned(),
+        positions: (!role.is_leader()).then(|| positions(member, cluster.last_lsn(), state)),
+        is_pending_restart: member.data.get("pending_restart").is_some_and(is_truthy),
+        pending_reasons: pending_reasons(member),
+        scheduled_restart: scheduled_restart(member),
+        tags: member.data.get("tags").and_then(Value::as_object).cloned(),
+    }
+}
+
+/// Received and replayed. Members of old versions publish one position only: it counts as received while they
+/// stream, as replayed otherwise.
+fn positions(member: &Member, leader: Lsn, state: &str) -> (Position, Position) {
+    let position = |lsn: Option<Lsn>| {
+        let lsn = lsn.filter(|lsn| *lsn != Lsn::ZERO);
+        Position { lsn, lag: Lag::between(leader, lsn) }
+    };
+    let (receive, replay) = (position(member.receive_lsn()), position(member.replay_lsn()));
+    if receive.lsn.is_some() || replay.lsn.is_some() {
+        return (receive, replay);
+    }
+    let only = position(member.xlog_location());
+    if state == "streaming" { (only, replay) } else { (receive, only) }
+}
+
+fn pending_reasons(member: &Member) -> Vec<(String, String, String)> {
+    let Some(reasons) = member.data.get("pending_restart_reason").and_then(Value::as_object) else { return Vec::new() };
+    let text = |reason: &Value, key: &str| crate::ctl::render::cell_text(&reason.get(key).cloned());
+    reasons.iter().map(|(name, reason)| (name.clone(), text(reason, "old_value"), text(reason, "new_value"))).collect()
+}
+
+fn scheduled_restart(member: &Member) -> Option<(String, Option<String>)> {
+    let restart = member.data.get("scheduled_restart")?.as_object()?;
+    let text = |key: &str| restart.get(key).and_then(Value::as_str).map(str::to_owned);
+    Some((text("schedule")?, text("postgres_version")))
+}

@@ -1,0 +1,508 @@
+//! A cluster's members, in patronictl's bytes and in our own shape.
+
+use serde_json::{Map, Value, json};
+
+use crate::cluster::Lag;
+use crate::ctl::commands::list::{MembersView, Part, Position, Row};
+use crate::ctl::context::Groups;
+
+use super::grid::{Column, grid};
+use super::ours::{self, Mark, Shade};
+use super::tree::{Node, indented, tree};
+use super::{Cell, Format, Look, cell_text, python, yaml};
+
+/// Format and order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Format.
+    pub format: Format,
+    /// As a tree, leader first.
+    pub is_tree: bool,
+}
+
+/// Longer reasons are not shown in patronictl's table.
+const LONGEST_REASON: usize = 50;
+
+/// What patronictl prints, without the last newline.
+pub fn as_patronictl(view: &MembersView, shape: Shape) -> String {
+    let columns = columns(view);
+    let rows = ordered(view, shape.is_tree);
+    let is_grid = shape.format == Format::Pretty;
+    let port = shows_port(view);
+    let cells = |placed: &Placed<'_>| -> Vec<Cell> {
+        columns.iter().map(|column| column.cell(view, placed, Manner { port, is_grid })).collect()
+    };
+    let sheet: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
+    match shape.format {
+        Format::Pretty => {
+            let hidden = 1 + usize::from(matches!(view.groups, Groups::One(_)));
+            let heads: Vec<Column> = columns.iter().skip(hidden).map(|column| column.head()).collect();
+            let text = |(column, cell): (&Field, &Cell)| column.text(cell, !shape.is_tree);
+            let rows: Vec<Vec<String>> =
+                sheet.iter().map(|row| columns.iter().zip(row).skip(hidden).map(text).collect()).collect();
+            let mut lines = vec![grid(&title(view), &heads, &rows)];
+            lines.extend(footer(view));
+            lines.join("\n")
+        }
+        Format::Tsv => {
+            let header: Vec<&str> = columns.iter().map(|column| column.name()).collect();
+            let line = |row: &Vec<Cell>| {
+                columns.iter().zip(row).map(|(column, cell)| column.text(cell, false)).collect::<Vec<_>>().join("\t")
+            };
+            let mut lines = vec![header.join("\t")];
+            lines.extend(sheet.iter().map(line));
+            lines.join("\n")
+        }
+        Format::Json => python::json(&objects(&columns, &sheet)),
+        Format::Yaml | Format::Yml => yaml::block(&objects(&columns, &sheet)),
+    }
+}
+
+/// Cells whose text is empty are left out.
+fn objects(columns: &[Field], sheet: &[Vec<Cell>]) -> Value {
+    let object = |row: &Vec<Cell>| {
+        let pairs = columns.iter().zip(row).filter(|(_, cell)| !cell_text(cell).is_empty());
+        Value::Object(pairs.filter_map(|(column, cell)| Some((column.name().to_owned(), cell.clone()?))).collect())
+    };
+    Value::Array(sheet.iter().map(object).collect())
+}
+
+fn title(view: &MembersView) -> String {
+    let system = match view.parts.first().and_then(|part| part.initialize.as_deref()) {
+        None => "uninitialized",
+        Some("") => "initializing",
+        Some(id) => id,
+    };
+    match view.groups {
+        Groups::Plain => format!(" Cluster: {} ({system}) ", view.cluster),
+        Groups::One(group) => format!(" Citus cluster: {} (group: {group}, {system}) ", view.cluster),
+        Groups::All => format!(" Citus cluster: {} ", view.cluster),
+    }
+}
+
+fn footer(view: &MembersView) -> Vec<String> {
+    let mut lines = Vec::new();
+    for part in &view.parts {
+        let mut own = Vec::new();
+        if part.mode.is_paused {
+            own.push(" Maintenance mode: on".to_owned());
+        }
+        if let Some(switchover) = &part.switchover {
+            own.push(format!(" Switchover scheduled at: {}", switchover.at));
+            own.extend(switchover.from.as_ref().map(|from| format!("{:>24}: {from}", "from")));
+            own.extend(switchover.to.as_ref().map(|to| format!("{:>24}: {to}", "to")));
+        }
+        if view.groups == Groups::All && !own.is_empty() {
+            lines.push(format!("Citus group: {}", part.group));
+        }
+        lines.append(&mut own);
+    }
+    lines
+}
+
+/// Ports are shown as soon as one is not the usual one, or two members share a host.
+fn shows_port(view: &MembersView) -> bool {
+    let addresses: Vec<&(String, u16)> = rows(view).filter_map(|row| row.address.as_ref()).collect();
+    let mut hosts: Vec<&str> = addresses.iter().map(|(host, _)| host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts.len() < addresses.len() || addresses.iter().any(|(_, port)| *port != 5432)
+}
+
+fn rows(view: &MembersView) -> impl Iterator<Item = &Row> {
+    view.parts.iter().flat_map(|part| &part.rows)
+}
+
+/// A row in its place.
+struct Placed<'a> {
+    part: &'a Part,
+    row: &'a Row,
+    depth: usize,
+}
+
+fn ordered(view: &MembersView, is_tree: bool) -> Vec<Placed<'_>> {
+    view.parts.iter().flat_map(|part| in_order(part, is_tree)).collect()
+}
+
+fn in_order(part: &Part, is_tree: bool) -> Vec<Placed<'_>> {
+    if !is_tree {
+        return part.rows.iter().map(|row| Placed { part, row, depth: 0 }).collect();
+    }
+    let (places, _) = tree(&nodes(part));
+    places.iter().map(|place| Placed { part, row: &part.rows[place.index], depth: place.depth }).collect()
+}
+
+fn nodes(part: &Part) -> Vec<Node<'_>> {
+    part.rows
+        .iter()
+        .map(|row| Node { name: &row.name, is_leader: row.role.is_leader(), upstream: row.upstream() })
+        .collect()
+}
+
+/// How cells are filled.
+#[derive(Clone, Copy)]
+struct Manner {
+    port: bool,
+    is_grid: bool,
+}
+
+/// A column of patronictl's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Cluster,
+    Group,
+    Member,
+    Host,
+    Role,
+    State,
+    Timeline,
+    ReceiveLsn,
+    ReceiveLag,
+    ReplayLsn,
+    ReplayLag,
+    Pending,
+    PendingReason,
+    Scheduled,
+    Tags,
+}
+
+fn columns(view: &MembersView) -> Vec<Field> {
+    use Field::*;
+    let mut columns = vec![Cluster];
+    if view.groups != Groups::Plain {
+        columns.push(Group);
+    }
+    columns.extend([Member, Host, Role, State, Timeline, ReceiveLsn, ReceiveLag, ReplayLsn, ReplayLag]);
+    let any = |has: fn(&Row) -> bool| view.is_extended || rows(view).any(|row| row.address.is_some() && has(row));
+    let optional: [(Field, fn(&Row) -> bool); 4] = [
+        (Pending, |row| row.is_pending_restart),
+        (PendingReason, |row| !row.pending_reasons.is_empty()),
+        (Scheduled, |row| row.scheduled_restart.is_some()),
+        (Tags, |row| row.tags.as_ref().is_some_and(|tags| !tags.is_empty())),
+    ];
+    columns.extend(optional.into_iter().filter(|(_, has)| any(*has)).map(|(field, _)| field));
+    columns
+}
+
+impl Field {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Group => "Group",
+            Self::Member => "Member",
+            Self::Host => "Host",
+            Self::Role => "Role",
+            Self::State => "State",
+            Self::Timeline => "TL",
+            Self::ReceiveLsn => "Receive LSN",
+            Self::ReceiveLag => "Receive Lag",
+            Self::ReplayLsn => "Replay LSN",
+            Self::ReplayLag => "Replay Lag",
+            Self::Pending => "Pending restart",
+            Self::PendingReason => "Pending restart reason",
+            Self::Scheduled => "Scheduled restart",
+            Self::Tags => "Tags",
+        }
+    }
+
+    fn head(self) -> Column {
+        match self {
+            Self::ReceiveLag | Self::ReplayLag => Column::right("Lag"),
+            Self::Group | Self::Timeline | Self::ReceiveLsn | Self::ReplayLsn => Column::right(self.name()),
+            _ => Column::left(self.name()),
+        }
+    }
+
+    fn cell(self, view: &MembersView, placed: &Placed<'_>, manner: Manner) -> Cell {
+        let row = placed.row;
+        let text = |text: String| (!text.is_empty()).then_some(Value::String(text));
+        match self {
+            Self::Cluster => text(view.cluster.clone()),
+            Self::Group => Some(json!(placed.part.group)),
+            Self::Member => text(indented(&row.name, placed.depth)),
+            Self::Host => row.address.as_ref().and_then(|address| text(host(address, manner.port))),
+            Self::Role => text(row.role.title().to_owned()),
+            Self::State => text(row.state.clone()),
+            Self::Timeline => row.timeline.clone(),
+            Self::ReceiveLsn => row.positions.and_then(|(receive, _)| text(lsn(receive))),
+            Self::ReceiveLag => row.positions.and_then(|(receive, _)| lag_mb(receive)),
+            Self::ReplayLsn => row.positions.and_then(|(_, replay)| text(lsn(replay))),
+            Self::ReplayLag => row.positions.and_then(|(_, replay)| lag_mb(replay)),
+            Self::Pending => row.is_pending_restart.then(|| json!("*")),
+            Self::PendingReason => text(reasons(row, manner.is_grid)),
+            Self::Scheduled => text(scheduled(row)),
+            Self::Tags => row.tags.clone().map(Value::Object),
+        }
+    }
+
+    /// A cell in a table or a line; only tags have two styles.
+    fn text(self, cell: &Cell, is_block: bool) -> String {
+        match cell {
+            Some(tags @ Value::Object(_)) if is_block => yaml::block(tags).trim().to_owned(),
+            Some(tags @ Value::Object(_)) => yaml::flow(tags).trim().to_owned(),
+            other => cell_text(other),
+        }
+    }
+}
+
+fn host((host, port): &(String, u16), with_port: bool) -> String {
+    if with_port { format!("{host}:{port}") } else { host.clone() }
+}
+
+fn lsn(position: Position) -> String {
+    position.lsn.map_or_else(|| "unknown".to_owned(), |lsn| lsn.to_string())
+}
+
+fn lag_mb(position: Position) -> Cell {
+    match position.lag {
+        Lag::Bytes(bytes) => Some(json!(python::megabytes(bytes))),
+        Lag::Unknown => None,
+    }
+}
+
+fn reasons(row: &Row, may_hide: bool) -> String {
+    let line = |(name, old, new): &(String, String, String)| {
+        let line = format!("{name}: {old}->{new}");
+        if may_hide && line.chars().count() > LONGEST_REASON { format!("{name}: [hidden - too long]") } else { line }
+    };
+    row.pending_reasons.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn scheduled(row: &Row) -> String {
+    match &row.scheduled_restart {
+        None => String::new(),
+        Some((at, None)) => at.clone(),
+        Some((at, Some(version))) => format!("{at} if version < {version}"),
+    }
+}
+
+/// What we print: a table per cluster, or one document for all of them. Without the last newline.
+pub fn as_pgherdctl(views: &[MembersView], shape: Shape, look: Look) -> String {
+    match shape.format {
+        Format::Pretty => views.iter().map(|view| pretty(view, shape.is_tree, look)).collect::<Vec<_>>().join("\n\n"),
+        Format::Tsv => tsv(views, shape.is_tree),
+        Format::Json => ours::json(&document(views, shape.is_tree)),
+        Format::Yaml | Format::Yml => yaml::ours(&document(views, shape.is_tree)),
+    }
+}
+
+fn document(views: &[MembersView], is_tree: bool) -> Value {
+    let clusters: Vec<Value> = views
+        .iter()
+        .flat_map(|view| view.parts.iter().map(move |part| cluster_document(view, part, is_tree)))
+        .collect();
+    json!({ "version": 1, "clusters": clusters })
+}
+
+fn cluster_document(view: &MembersView, part: &Part, is_tree: bool) -> Value {
+    let switchover = part.switchover.as_ref().map(|s| json!({ "at": s.at, "from": s.from, "to": s.to }));
+    let synchronous = match (part.mode.is_synchronous, part.mode.is_quorum) {
+        (false, _) => "off",
+        (true, false) => "on",
+        (true, true) => "quorum",
+    };
+    let members: Vec<Value> = in_order(part, is_tree)
+        .iter()
+        .map(|placed| {
+            let mut member = member_document(placed.row);
+            if is_tree {
+                member.insert("depth".to_owned(), json!(placed.depth));
+            }
+            Value::Object(member)
+        })
+        .collect();
+    let mut cluster = Map::new();
+    cluster.insert("name".to_owned(), json!(view.cluster));
+    if view.groups != Groups::Plain {
+        cluster.insert("group".to_owned(), json!(part.group));
+    }
+    let system = part.initialize.as_deref().filter(|id| !id.is_empty());
+    let rest = json!({
+        "known": !view.is_unknown,
+        "system_id": system,
+        "initializing": part.initialize.as_deref() == Some(""),
+        "leader": part.leader,
+        "paused": part.mode.is_paused,
+        "synchronous_mode": synchronous,
+        "standby_cluster": part.mode.is_standby_cluster,
+        "scheduled_switchover": switchover,
+        "members": members,
+    });
+    cluster.extend(rest.as_object().cloned().unwrap_or_default());
+    Value::Object(cluster)
+}
+
+fn member_document(row: &Row) -> Map<String, Value> {
+    let position = |position: Option<Position>| {
+        position.map(|position| {
+            let lag = if let Lag::Bytes(bytes) = position.lag { Some(bytes) } else { None };
+            json!({ "lsn": position.lsn.map(|lsn| lsn.to_string()), "lag_bytes": lag })
+        })
+    };
+    let reasons: Vec<Value> = row
+        .pending_reasons
+        .iter()
+        .map(|(name, old, new)| json!({ "parameter": name, "old_value": old, "new_value": new }))
+        .collect();
+    let scheduled = row.scheduled_restart.as_ref().map(|(at, below)| json!({ "at": at, "if_version_below": below }));
+    let document = json!({
+        "name": row.name,
+        "host": row.address.as_ref().map(|(host, _)| host),
+        "port": row.address.as_ref().map(|(_, port)| port),
+        "api_url": row.api_url,
+        "role": row.role.word(),
+        "state": (!row.state.is_empty()).then_some(&row.state),
+        "timeline": row.timeline,
+        "receive": position(row.positions.map(|(receive, _)| receive)),
+        "replay": position(row.positions.map(|(_, replay)| replay)),
+        "pending_restart": row.is_pending_restart,
+        "pending_restart_reasons": reasons,
+        "scheduled_restart": scheduled,
+        "tags": row.tags.clone().unwrap_or_default(),
+    });
+    document.as_object().cloned().unwrap_or_default()
+}
+
+/// Always the same columns, always one line per member.
+fn tsv(views: &[MembersView], is_tree: bool) -> String {
+    const HEAD: [&str; 15] = [
+        "cluster",
+        "group",
+        "member",
+        "host",
+        "port",
+        "role",
+        "state",
+        "timeline",
+        "receive_lsn",
+        "receive_lag_bytes",
+        "replay_lsn",
+        "replay_lag_bytes",
+        "pending_restart_reasons",
+        "scheduled_restart",
+        "tags",
+    ];
+    let mut lines = vec![HEAD.join("\t")];
+    for view in views {
+        for placed in ordered(view, is_tree) {
+            let row = placed.row;
+            let bytes = |position: Option<Position>| match position.map(|position| position.lag) {
+                Some(Lag::Bytes(bytes)) => bytes.to_string(),
+                _ => String::new(),
+            };
+            let place = |position: Option<Position>| {
+                position.and_then(|position| position.lsn).map(|lsn| lsn.to_string()).unwrap_or_default()
+            };
+            let (receive, replay) = (row.positions.map(|p| p.0), row.positions.map(|p| p.1));
+            let pending = reasons(row, false).replace('\n', "; ");
+            let fields = [
+                view.cluster.clone(),
+                if view.groups == Groups::Plain { String::new() } else { placed.part.group.to_string() },
+                row.name.clone(),
+                row.address.as_ref().map(|(host, _)| host.clone()).unwrap_or_default(),
+                row.address.as_ref().map(|(_, port)| port.to_string()).unwrap_or_default(),
+                row.role.word().to_owned(),
+                row.state.clone(),
+                cell_text(&row.timeline),
+                place(receive),
+                bytes(receive),
+                place(replay),
+                bytes(replay),
+                if pending.is_empty() && row.is_pending_restart { "unknown".to_owned() } else { pending },
+                scheduled(row),
+                row.tags.as_ref().map(|tags| json!(tags).to_string()).unwrap_or_default(),
+            ];
+            lines.push(fields.map(|field| field.replace(['\t', '\n'], " ")).join("\t"));
+        }
+    }
+    lines.join("\n")
+}
+
+fn pretty(view: &MembersView, is_tree: bool, look: Look) -> String {
+    let port = shows_port(view);
+    let columns: Vec<Field> = columns(view).into_iter().filter(|field| *field != Field::Cluster).collect();
+    let heads: Vec<Column> = columns.iter().map(|column| column.head()).collect();
+    let row = |placed: &Placed<'_>| -> Vec<Mark> {
+        let cell = |field: &Field| mark(*field, placed, port, view);
+        columns.iter().map(cell).collect()
+    };
+    let rows: Vec<Vec<Mark>> = ordered(view, is_tree).iter().map(row).collect();
+    let mut lines = vec![heading(view)];
+    if !rows.is_empty() {
+        lines.push(ours::table(&heads, &rows, look));
+    }
+    for part in &view.parts {
+        let which = if view.groups == Groups::All { format!("group {}: ", part.group) } else { String::new() };
+        lines.extend(remarks(view, part, is_tree).into_iter().map(|remark| format!("{which}{remark}")));
+    }
+    lines.join("\n")
+}
+
+fn heading(view: &MembersView) -> String {
+    let what = match view.groups {
+        Groups::Plain => format!("Cluster {}", view.cluster),
+        Groups::One(group) => format!("Citus cluster {}, group {group}", view.cluster),
+        Groups::All => return format!("Citus cluster {}", view.cluster),
+    };
+    match view.parts.first().and_then(|part| part.initialize.as_deref()) {
+        None if view.is_unknown => format!("{what}: nothing known"),
+        None => format!("{what} (not initialized)"),
+        Some("") => format!("{what} (being initialized)"),
+        Some(id) => format!("{what} (system {id})"),
+    }
+}
+
+fn mark(field: Field, placed: &Placed<'_>, port: bool, view: &MembersView) -> Mark {
+    let row = placed.row;
+    let manner = Manner { port, is_grid: false };
+    let lag = |position: Option<Position>| match position.map(|position| position.lag) {
+        Some(Lag::Bytes(0)) => Mark::plain("0"),
+        Some(Lag::Bytes(bytes)) => Mark::plain(ours::bytes(bytes)),
+        Some(Lag::Unknown) => Mark::shaded("unknown", Shade::Warn),
+        None => Mark::plain(""),
+    };
+    match field {
+        Field::ReceiveLag => lag(row.positions.map(|p| p.0)),
+        Field::ReplayLag => lag(row.positions.map(|p| p.1)),
+        Field::Member if row.role.is_leader() => Mark::shaded(indented(&row.name, placed.depth), Shade::Strong),
+        Field::State => Mark::shaded(&row.state, shade_of(&row.state)),
+        Field::Pending => Mark::shaded(if row.is_pending_restart { "yes" } else { "" }, Shade::Warn),
+        Field::Tags => Mark::plain(field.text(&field.cell(view, placed, manner), true).trim_matches(['{', '}'])),
+        other => Mark::plain(other.text(&other.cell(view, placed, manner), false)),
+    }
+}
+
+fn shade_of(state: &str) -> Shade {
+    match state {
+        "running" | "streaming" => Shade::Good,
+        "stopped" | "crashed" => Shade::Bad,
+        failed if failed.ends_with("failed") => Shade::Bad,
+        _ => Shade::Warn,
+    }
+}
+
+/// What the table cannot show.
+fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
+    let mut remarks = Vec::new();
+    match &part.leader {
+        None if !view.is_unknown => remarks.push("There is no leader.".to_owned()),
+        Some(leader) if part.rows.iter().all(|row| row.name != *leader) => {
+            remarks.push(format!("The leader is {leader}, which has published nothing."));
+        }
+        _ => {}
+    }
+    if part.mode.is_paused {
+        remarks.push("Maintenance mode is on: no automatic failover (`resume` ends it).".to_owned());
+    }
+    if let Some(switchover) = &part.switchover {
+        let from = switchover.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+        let to = switchover.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+        remarks.push(format!("A switchover{from}{to} is scheduled at {}.", switchover.at));
+    }
+    let (_, lost) = tree(&nodes(part));
+    if is_tree && !lost.is_empty() {
+        let names: Vec<&str> = lost.iter().map(|index| part.rows[*index].name.as_str()).collect();
+        remarks.push(format!("Not reached from the leader (replicatefrom goes in a circle): {}.", names.join(", ")));
+    }
+    remarks
+}

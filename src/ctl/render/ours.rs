@@ -1,0 +1,111 @@
+//! Our own tables and documents.
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, Table};
+use serde_json::Value;
+
+use super::Look;
+use super::grid::Column;
+
+/// How a cell stands out. The words say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shade {
+    /// Not at all.
+    Plain,
+    /// Important.
+    Strong,
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Warn,
+    /// Wrong.
+    Bad,
+}
+
+/// A cell of our tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    text: String,
+    shade: Shade,
+}
+
+impl Mark {
+    /// Text.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self::shaded(text, Shade::Plain)
+    }
+
+    /// Text that stands out.
+    pub fn shaded(text: impl Into<String>, shade: Shade) -> Self {
+        Self { text: text.into(), shade }
+    }
+}
+
+/// Draws a table; as wide as it needs to be, or as the terminal is.
+pub fn table(columns: &[Column], rows: &[Vec<Mark>], look: Look) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    table.set_header(columns.iter().map(|column| column.title));
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    for row in rows {
+        table.add_row(row.iter().map(|mark| cell(mark, look.styled)));
+    }
+    for (index, column) in columns.iter().enumerate().filter(|(_, column)| column.is_right) {
+        if let Some(drawn) = table.column_mut(index) {
+            let _ = column;
+            drawn.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if look.styled {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    if let Some(width) = look.width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    table.to_string()
+}
+
+fn cell(mark: &Mark, styled: bool) -> comfy_table::Cell {
+    let cell = comfy_table::Cell::new(&mark.text);
+    match mark.shade {
+        _ if !styled => cell,
+        Shade::Plain => cell,
+        Shade::Strong => cell.add_attribute(Attribute::Bold),
+        Shade::Good => cell.fg(Color::Green),
+        Shade::Warn => cell.fg(Color::Yellow),
+        Shade::Bad => cell.fg(Color::Red),
+    }
+}
+
+/// A document, indented.
+pub fn json(document: &Value) -> String {
+    format!("{document:#}")
+}
+
+/// A number of bytes in the unit that leaves up to four digits, as PostgreSQL writes them.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let text = if unit == 0 || value >= 10.0 { format!("{value:.0}") } else { format!("{value:.1}") };
+    format!("{text} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(524_288), "512 kB");
+        assert_eq!(bytes(1_572_864), "1.5 MB");
+        assert_eq!(bytes(63_000_000), "60 MB");
+    }
+}
