@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::api::client::Client;
 use crate::cluster::ClusterView;
 use crate::config::{CtlConfig, DcsConfig};
 use crate::dcs::{Dcs, DcsError};
@@ -78,17 +81,11 @@ impl<'a> Context<'a> {
     /// Reads the configuration. Nothing is connected to.
     pub fn new(
         ui: &'a Ui,
-        _global: &GlobalArgs,
+        global: &GlobalArgs,
         environment: &'a BTreeMap<String, String>,
         outside: Outside,
     ) -> Result<Self, CtlError> {
-        let settings = Settings {
-            scope: None,
-            namespace: "service".to_owned(),
-            dcs: DcsConfig::Missing,
-            ctl: CtlConfig::default(),
-            citus_group: None,
-        };
+        let settings = read_settings(global.config_file.as_deref())?;
         Ok(Self { ui, settings, environment, outside })
     }
 
@@ -134,6 +131,20 @@ impl<'a> Context<'a> {
         self.within(format!("could not read cluster {cluster}"), dcs.load()).await
     }
 
+    /// The client for the members' REST interfaces; no request takes longer than `timeout`.
+    pub fn api(&self, timeout: Duration) -> Result<Client, CtlError> {
+        Client::new(&self.settings.ctl, timeout).map_err(|error| {
+            CtlError::new("cannot call the members' REST interface")
+                .because(error)
+                .next("correct the section `ctl` of the configuration file, or try -k")
+        })
+    }
+
+    /// Reads YAML as Patroni does (YAML 1.1).
+    pub fn parse_yaml(&self, text: &str) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(serde_saphyr::from_str(text)?)
+    }
+
     /// An error when nothing at all is known of a cluster, which is how a misspelt name looks.
     pub fn check_known(&self, name: &str, cluster: &ClusterView) -> Result<(), CtlError> {
         if *cluster != ClusterView::default() {
@@ -156,4 +167,17 @@ impl<'a> Context<'a> {
         };
         result.map_err(|error| CtlError::dcs(what, error))
     }
+}
+
+fn read_settings(file: Option<&str>) -> Result<Settings, CtlError> {
+    let text =
+        file.map(std::fs::read_to_string).transpose().map_err(|error| CtlError::new("no file").because(error))?;
+    let document: Value = text.map(|text| serde_saphyr::from_str(&text).unwrap_or_default()).unwrap_or_default();
+    Ok(Settings {
+        scope: document.get("scope").and_then(Value::as_str).map(str::to_owned),
+        namespace: "service".to_owned(),
+        dcs: DcsConfig::Missing,
+        ctl: CtlConfig::default(),
+        citus_group: document.pointer("/citus/group").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()),
+    })
 }

@@ -9,12 +9,18 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 
 use super::Personality;
-use super::render::python;
+use super::render::{difflib, python};
 use super::ui::Ui;
 use super::{Cli, report};
 
 /// Options that patronictl refuses, by command and argument.
-const EXTRAS: [(&str, &str); 2] = [("topology", "format"), ("topology", "extended")];
+const EXTRAS: [(&str, &str); 5] = [
+    ("edit-config", "dry_run"),
+    ("show-config", "format"),
+    ("topology", "extended"),
+    ("topology", "format"),
+    ("version", "format"),
+];
 
 /// What is to be said instead of running a command.
 #[derive(Debug)]
@@ -64,7 +70,18 @@ pub fn read(args: &[OsString], personality: Personality) -> Result<Cli, Said> {
     if let Some(option) = page.foreign_option(args) {
         return Err(page.error(&no_such_option(&option, &[])));
     }
-    Cli::read(args, personality).map_err(|error| page.said(&error))
+    Cli::read(args, personality).map_err(|error| {
+        let Some(before) = options_before_unknown(args, &error) else { return page.said(&error) };
+        Page::new(&mut Cli::clap(personality), before).said(&error)
+    })
+}
+
+/// The arguments up to an unknown option that stands before the command word: then the error belongs to the program.
+fn options_before_unknown<'a>(args: &'a [OsString], error: &clap::Error) -> Option<&'a [OsString]> {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_it = |arg: &OsString| arg.to_str().is_some_and(|arg| arg.starts_with(unknown.as_str()));
+    let at = args.iter().position(is_it).filter(|_| error.kind() == ErrorKind::UnknownArgument)?;
+    command_word(&args[..at]).is_none().then(|| &args[..at])
 }
 
 /// The command whose page is shown.
@@ -232,7 +249,7 @@ fn no_such_option(option: &str, known: &[String]) -> String {
 }
 
 fn did_you_mean(word: &str, known: &[String]) -> String {
-    python::close_match(word, known).map(|best| format!(" Did you mean '{best}'?")).unwrap_or_default()
+    difflib::close_match(word, known).map(|best| format!(" Did you mean '{best}'?")).unwrap_or_default()
 }
 
 fn positional_name(arg: &Arg) -> String {

@@ -4,6 +4,7 @@ use super::Outcome;
 use super::context::Context;
 use super::error::CtlError;
 
+pub mod edit_config;
 pub mod history;
 pub mod list;
 pub mod show_config;
@@ -13,6 +14,8 @@ pub mod version;
 /// The commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Edit the cluster's dynamic configuration
+    EditConfig(edit_config::EditConfigArgs),
     /// Show when the cluster changed its timeline and its leader
     History(history::HistoryArgs),
     /// Show the members of a cluster
@@ -28,6 +31,7 @@ pub enum Command {
 /// Runs a command.
 pub async fn run(context: &Context<'_>, command: &Command) -> Result<Outcome, CtlError> {
     match command {
+        Command::EditConfig(args) => edit_config::run(context, args).await,
         Command::History(args) => history::run(context, args).await,
         Command::List(args) => list::run(context, args).await,
         Command::ShowConfig(args) => show_config::run(context, args).await,

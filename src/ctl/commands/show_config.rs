@@ -1,9 +1,9 @@
 //! `show-config`: the dynamic configuration as YAML.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::cluster::ClusterView;
-use crate::ctl::render::yaml;
+use crate::ctl::render::{ours, yaml};
 use crate::ctl::{Context, CtlError, Outcome};
 
 /// Arguments of `show-config`.
@@ -15,20 +15,39 @@ pub struct ShowConfigArgs {
     /// Citus group
     #[arg(long, allow_negative_numbers = true)]
     pub group: Option<i64>,
+    /// Output format
+    #[arg(short = 'f', long, value_enum, hide_default_value = true, default_value_t)]
+    pub format: DocumentFormat,
+}
+
+/// `--format` of a document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DocumentFormat {
+    /// YAML, as `edit-config` takes it.
+    #[default]
+    Yaml,
+    /// JSON, with the cluster's name around it.
+    Json,
 }
 
 /// Runs it.
 pub async fn run(context: &Context<'_>, args: &ShowConfigArgs) -> Result<Outcome, CtlError> {
     let name = context.cluster_name(args.cluster.as_deref())?;
     let cluster = context.load(name, context.default_group(args.group)).await?;
-    match view(&cluster) {
-        Some(document) if context.personality().is_patronictl() => context.ui.data(&yaml::block(&document))?,
-        Some(document) => context.ui.data_raw(&yaml::block(&document))?,
-        None if context.personality().is_patronictl() => {}
-        None => {
-            context.check_known(name, &cluster)?;
-            return Err(CtlError::new(format!("cluster {name} has no configuration yet"))
-                .next("it is written when the first member has finished its bootstrap"));
+    let view = view(&cluster);
+    if context.personality().is_patronictl() {
+        view.map_or(Ok(()), |document| context.ui.data(&yaml::block(&document)))?;
+        return Ok(Outcome::Done);
+    }
+    context.check_known(name, &cluster)?;
+    let document = view.ok_or_else(|| {
+        CtlError::new(format!("cluster {name} has no configuration yet"))
+            .next("it is written when the first member has finished its bootstrap")
+    })?;
+    match args.format {
+        DocumentFormat::Yaml => context.ui.data_raw(&yaml::block(&document))?,
+        DocumentFormat::Json => {
+            context.ui.data(&ours::json(&json!({ "version": 1, "cluster": name, "config": document })))?;
         }
     }
     Ok(Outcome::Done)

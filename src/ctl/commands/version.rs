@@ -1,9 +1,19 @@
 //! `version`: of this program, and of the members of a cluster.
 
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::client::{ClientError, NodeStatus};
+use crate::cluster::ClusterView;
+use crate::ctl::render::{Format, ours, yaml};
 use crate::ctl::{Context, CtlError, Outcome};
 
+/// How long a member may take to answer; all are asked at once.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Arguments of `version`.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct VersionArgs {
     /// Cluster whose members are asked
     #[arg(value_name = "CLUSTER_NAME")]
@@ -14,10 +24,141 @@ pub struct VersionArgs {
     /// Citus group
     #[arg(long, allow_negative_numbers = true)]
     pub group: Option<i64>,
+    /// Output format
+    #[arg(short = 'f', long, value_enum, hide_default_value = true, default_value_t)]
+    pub format: Format,
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, _args: &VersionArgs) -> Result<Outcome, CtlError> {
-    context.ui.data(&format!("patronictl version {}", crate::COMPATIBLE_VERSION))?;
-    Ok(Outcome::Done)
+pub async fn run(context: &Context<'_>, args: &VersionArgs) -> Result<Outcome, CtlError> {
+    let mut answers = Vec::new();
+    let mut unknown = Vec::new();
+    if let Some(name) = &args.cluster {
+        let cluster = context.load(name, context.groups(args.group)).await?;
+        if !context.personality().is_patronictl() {
+            context.check_known(name, &cluster)?;
+        }
+        let targets = targets(&cluster, &args.members);
+        unknown.extend(args.members.iter().filter(|name| targets.iter().all(|(known, _)| known != *name)).cloned());
+        answers = ask(context, targets).await?;
+    }
+    if context.personality().is_patronictl() {
+        context.ui.data(&as_patronictl(args.cluster.is_some(), &answers))?;
+        return Ok(Outcome::Done);
+    }
+    context.ui.data(&as_pgherdctl(args, &answers))?;
+    for name in &unknown {
+        context.ui.warn(&format!("member {name} is not in the cluster, or publishes no REST address"))?;
+    }
+    let is_whole = unknown.is_empty() && answers.iter().all(|answer| answer.said.is_ok());
+    Ok(if is_whole { Outcome::Done } else { Outcome::Refused })
+}
+
+/// Members that can be asked, in the order of the DCS: those named, or all of them.
+fn targets(cluster: &ClusterView, names: &[String]) -> Vec<(String, String)> {
+    let all = std::iter::once(cluster).chain(cluster.workers.values()).flat_map(|group| &group.members);
+    all.filter(|member| names.is_empty() || names.iter().any(|name| member.name == name.as_str()))
+        .filter_map(|member| Some((member.name.to_string(), member.api_url()?.to_owned())))
+        .collect()
+}
+
+/// One member's answer.
+struct Answer {
+    member: String,
+    said: Result<NodeStatus, ClientError>,
+}
+
+async fn ask(context: &Context<'_>, targets: Vec<(String, String)>) -> Result<Vec<Answer>, CtlError> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let client = context.api(PATIENCE)?;
+    let asked = targets.into_iter().map(|(member, api_url)| {
+        let client = client.clone();
+        async move { Answer { said: client.node_status(&api_url).await, member } }
+    });
+    Ok(futures::future::join_all(asked).await)
+}
+
+/// `150018` is 15.18, `90624` is 9.6.24.
+fn server_version(number: u32) -> String {
+    if number >= 100_000 {
+        format!("{}.{}", number / 10_000, number % 10_000)
+    } else {
+        format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
+    }
+}
+
+fn as_patronictl(has_cluster: bool, answers: &[Answer]) -> String {
+    let mut lines = vec![format!("patronictl version {}", crate::COMPATIBLE_VERSION)];
+    if has_cluster {
+        lines.push(String::new());
+    }
+    lines.extend(answers.iter().map(|answer| match &answer.said {
+        Ok(status) => {
+            let postgres = status.server_version.map(|n| format!(" PostgreSQL {}", server_version(n)));
+            let agent = status.agent_version.as_deref().unwrap_or("None");
+            format!("{}: Patroni {agent}{}", answer.member, postgres.unwrap_or_default())
+        }
+        Err(error) => format!("{}: failed to get version: {error}", answer.member),
+    }));
+    lines.join("\n")
+}
+
+fn as_pgherdctl(args: &VersionArgs, answers: &[Answer]) -> String {
+    let members = || -> Vec<Value> {
+        let member = |answer: &Answer| match &answer.said {
+            Ok(status) => json!({
+                "name": answer.member,
+                "agent": status.agent_version,
+                "postgresql": status.server_version.map(server_version),
+                "error": null,
+            }),
+            Err(error) => {
+                json!({ "name": answer.member, "agent": null, "postgresql": null, "error": error.to_string() })
+            }
+        };
+        answers.iter().map(member).collect()
+    };
+    let document = || {
+        let mut document = json!({
+            "version": 1,
+            "pgherdctl": crate::VERSION,
+            "compatible_with_patroni": crate::COMPATIBLE_VERSION,
+        });
+        if let Some(cluster) = &args.cluster {
+            document["cluster"] = json!(cluster);
+            document["members"] = json!(members());
+        }
+        document
+    };
+    match args.format {
+        Format::Json => ours::json(&document()),
+        Format::Yaml | Format::Yml => yaml::ours(&document()),
+        Format::Pretty | Format::Tsv => {
+            let own = format!("pgherdctl {} (compatible with Patroni {})", crate::VERSION, crate::COMPATIBLE_VERSION);
+            let separator = if args.format == Format::Tsv { "\t" } else { ": " };
+            let line = |answer: &Answer| {
+                let said = match &answer.said {
+                    Ok(status) => {
+                        let agent = status.agent_version.as_deref().unwrap_or("of unknown version");
+                        let postgres = status.server_version.map(|n| format!(", PostgreSQL {}", server_version(n)));
+                        format!("agent {agent}{}", postgres.unwrap_or_default())
+                    }
+                    Err(error) => format!("no answer ({error})"),
+                };
+                format!("{}{separator}{said}", answer.member)
+            };
+            std::iter::once(own).chain(answers.iter().map(line)).collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn server_versions() {
+        assert_eq!(super::server_version(150_018), "15.18");
+        assert_eq!(super::server_version(90_624), "9.6.24");
+    }
 }

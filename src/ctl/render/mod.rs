@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+pub mod diff;
+pub mod difflib;
 pub mod grid;
 pub mod history;
 pub mod members;

@@ -100,33 +100,6 @@ pub fn definition_list(rows: &[(String, String)]) -> String {
     lines.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// The known word most like `word`, if one is like enough (`difflib.get_close_matches`, ratio 0.6).
-pub fn close_match<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
-    let word: Vec<char> = word.chars().collect();
-    let ratio = |other: &str| {
-        let other: Vec<char> = other.chars().collect();
-        let total = word.len() + other.len();
-        if total == 0 { 1.0 } else { 2.0 * matching(&word, &other) as f64 / total as f64 }
-    };
-    let scored = known.iter().map(|other| (ratio(other), other.as_str())).filter(|(ratio, _)| *ratio >= 0.6);
-    scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
-}
-
-/// Characters in common: the longest common block, then the same left and right of it.
-fn matching(a: &[char], b: &[char]) -> usize {
-    let mut best = (0, 0, 0);
-    for i in 0..a.len() {
-        for j in 0..b.len() {
-            let size = a[i..].iter().zip(&b[j..]).take_while(|(x, y)| x == y).count();
-            if size > best.2 {
-                best = (i, j, size);
-            }
-        }
-    }
-    let (i, j, size) = best;
-    if size == 0 { 0 } else { size + matching(&a[..i], &b[..j]) + matching(&a[i + size..], &b[j + size..]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,12 +119,5 @@ mod tests {
     fn json_is_ascii() {
         let value = serde_json::json!({ "a": [1, 2.0, "é\"\n😀"], "b": {} });
         assert_eq!(json(&value), r#"{"a": [1, 2.0, "\u00e9\"\n\ud83d\ude00"], "b": {}}"#);
-    }
-
-    #[test]
-    fn likeness() {
-        let known = ["topology", "failover", "list"].map(str::to_owned);
-        assert_eq!(close_match("topo", &known), Some("topology"));
-        assert_eq!(close_match("nosuchcommand", &known), None);
     }
 }
