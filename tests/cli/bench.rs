@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pgherd::ctl::context::{Groups, Settings};
 use pgherd::ctl::{Invocation, Outside, Personality, Ui};
 use pgherd::dcs::layout::{Layout, keys_from_dump};
-use pgherd::dcs::memory::MemoryStore;
+use pgherd::dcs::memory::{MemoryStore, Reach};
 
 /// The files that commands name.
 const FILES: [(&str, &str); 20] = [
@@ -80,6 +80,8 @@ pub(crate) struct Bench {
     directory: tempfile::TempDir,
     /// Before the store is opened so many times in one run, somebody else changes the configuration.
     pub(crate) meddles_at: Option<usize>,
+    /// How the store answers.
+    pub(crate) reach: Reach,
 }
 
 impl Bench {
@@ -92,7 +94,7 @@ impl Bench {
             let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         }
-        Self { store: MemoryStore::new(), directory, meddles_at: None }
+        Self { store: MemoryStore::new(), directory, meddles_at: None, reach: Reach::Up }
     }
 
     /// Puts a recorded cluster into the store; the same keys are replaced.
@@ -107,11 +109,14 @@ impl Bench {
 
     fn outside(&self) -> Outside {
         let (store, meddles_at, opened) = (self.store.clone(), self.meddles_at, AtomicUsize::new(0));
+        let reach = self.reach;
         Outside::with_dcs(Arc::new(move |settings: &Settings, cluster: &str, groups| {
             if Some(opened.fetch_add(1, Ordering::SeqCst) + 1) == meddles_at {
                 store.put(&format!("/service/{cluster}/config"), r#"{"ttl": 99}"#);
             }
-            Ok(store.handle_at(layout(&settings.namespace, cluster, groups), None))
+            let handle = store.handle_at(layout(&settings.namespace, cluster, groups), None);
+            handle.set_reach(reach);
+            Ok(handle)
         }))
     }
 

@@ -4,3 +4,4 @@ mod bench;
 mod ours;
 mod patronictl;
 mod transcript;
+mod version;

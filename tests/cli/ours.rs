@@ -1,1 +1,160 @@
-//! Called as `pgherdctl`.
+//! Called as `pgherdctl`: snapshots. `INSTA_UPDATE=always` rewrites them.
+
+use insta::assert_snapshot;
+
+use crate::bench::Bench;
+
+/// The whole of what a run said, for a snapshot.
+async fn shown(bench: &Bench, command: &str, stdin: &str, environment: &[(&str, &str)]) -> String {
+    let words: Vec<String> = command.split(' ').map(|word| word.trim_matches('\'').to_owned()).collect();
+    let environment: Vec<(String, String)> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let said = bench.run(&words, &environment, stdin).await;
+    let mut text = format!("$ {command}\n{}", said.stdout);
+    if !said.stderr.is_empty() {
+        text.push_str(&format!("[stderr]\n{}", said.stderr));
+    }
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    format!("{text}[exit] {}\n", said.exit)
+}
+
+async fn all(fixtures: &[&str], commands: &[&str]) -> String {
+    let bench = Bench::new();
+    fixtures.iter().for_each(|fixture| bench.import(fixture));
+    let mut text = String::new();
+    for command in commands {
+        text.push_str(&shown(&bench, command, "", &[]).await);
+        text.push('\n');
+    }
+    text
+}
+
+#[tokio::test]
+async fn list_in_every_format() {
+    let commands = [
+        "pgherdctl -c ctl.yml list",
+        "pgherdctl -c ctl.yml list -f tsv",
+        "pgherdctl -c ctl.yml list -f json",
+        "pgherdctl -c ctl.yml list -f yaml",
+    ];
+    assert_snapshot!(all(&["healthy"], &commands).await);
+}
+
+#[tokio::test]
+async fn list_of_clusters_with_something_to_say() {
+    let fixtures =
+        ["syn_reasons", "syn_lags", "syn_noconn", "syn_syncpause", "syn_initializing", "syn_cit", "stopped_member"];
+    let commands = [
+        "pgherdctl -c ctl.yml list reasons",
+        "pgherdctl -c ctl.yml list reasons -f tsv",
+        "pgherdctl -c ctl.yml list lags",
+        "pgherdctl -c ctl.yml list noconn",
+        "pgherdctl -c ctl.yml list syncpause",
+        "pgherdctl -c ctl.yml list syncpause -f json",
+        "pgherdctl -c ctl.yml list initializing",
+        "pgherdctl -c ctl.yml list",
+        "pgherdctl -c citus.yml list",
+        "pgherdctl -c citus.yml list --group 1 -f json",
+        "pgherdctl -c ctl.yml list demo nosuch",
+    ];
+    assert_snapshot!(all(&fixtures, &commands).await);
+}
+
+#[tokio::test]
+async fn topology() {
+    let commands = ["pgherdctl -c ctl.yml topology topo", "pgherdctl -c ctl.yml topology topo -e -f tsv"];
+    assert_snapshot!(all(&["syn_topo"], &commands).await);
+}
+
+#[tokio::test]
+async fn history() {
+    let commands = [
+        "pgherdctl -c ctl.yml history",
+        "pgherdctl -c ctl.yml history -f json",
+        "pgherdctl -c ctl.yml history hist -f tsv",
+        "pgherdctl -c ctl.yml history nosuch",
+    ];
+    assert_snapshot!(all(&["history", "syn_hist"], &commands).await);
+}
+
+#[tokio::test]
+async fn configuration() {
+    let commands = [
+        "pgherdctl -c ctl.yml show-config gl",
+        "pgherdctl -c ctl.yml show-config gl -f json",
+        "pgherdctl -c ctl.yml show-config nosuch",
+        "pgherdctl -c ctl.yml edit-config gl -s ttl=31 --dry-run",
+        "pgherdctl -c ctl.yml edit-config gl -s ttl=30",
+        "pgherdctl -c ctl.yml edit-config gl -s =5 --force",
+        "pgherdctl -c ctl.yml edit-config gl -s ttl --force",
+        "pgherdctl -c ctl.yml edit-config gl -s x=[1 --force",
+        "pgherdctl -c ctl.yml edit-config gl --apply list.yml --force",
+        "pgherdctl -c ctl.yml edit-config gl --apply apply.yml --force",
+        "pgherdctl -c ctl.yml edit-config gl -s ttl=30",
+    ];
+    assert_snapshot!(all(&["syn_gl"], &commands).await);
+}
+
+#[tokio::test]
+async fn nothing_typed_is_lost() {
+    let mut bench = Bench::new();
+    bench.import("healthy");
+    let command = "pgherdctl -c ctl.yml edit-config";
+    let declined = shown(&bench, command, "n\n", &[("EDITOR", "./ed_ttl")]).await;
+    assert!(declined.ends_with("[exit] 1\n"), "{declined}");
+    let empty = shown(&bench, command, "y\n", &[("EDITOR", "./ed_empty")]).await;
+    assert!(empty.contains("not a YAML mapping") && empty.ends_with("[exit] 1\n"), "{empty}");
+    let broken = shown(&bench, command, "y\n", &[("EDITOR", "./ed_bad")]).await;
+    assert_eq!(kept(&broken), "a: [b\n");
+    bench.meddles_at = Some(2);
+    let raced = shown(&bench, command, "y\n", &[("EDITOR", "./ed_race")]).await;
+    assert!(raced.contains("somebody else changed the configuration of cluster demo"), "{raced}");
+    assert!(kept(&raced).contains("ttl: 28"));
+    assert_eq!(bench.store.get("/service/demo/config").unwrap(), r#"{"ttl": 99}"#);
+}
+
+/// The text in the file that the message names; the file is removed.
+fn kept(message: &str) -> String {
+    let path = message.split("your text is kept in ").nth(1).unwrap_or_else(|| panic!("{message}"));
+    let path = path.split(';').next().unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn usage_errors_exit_with_2() {
+    let bench = Bench::new();
+    for command in
+        ["pgherdctl", "pgherdctl list -f xml", "pgherdctl nosuch", "pgherdctl list --nosuch", "pgherdctl history"]
+    {
+        let said = shown(&bench, command, "", &[]).await;
+        assert!(said.ends_with("[exit] 2\n"), "{said}");
+        assert!(said.contains("[stderr]"), "{said}");
+    }
+    for command in ["pgherdctl --help", "pgherdctl list -h", "pgherdctl --version"] {
+        let said = shown(&bench, command, "", &[]).await;
+        assert!(said.ends_with("[exit] 0\n") && !said.contains("[stderr]"), "{said}");
+    }
+}
+
+/// A DCS that does not answer ends every command within five seconds, with an error and a code.
+#[tokio::test(start_paused = true)]
+async fn a_silent_dcs_ends_every_command_in_time() {
+    for reach in [pgherd::dcs::memory::Reach::Silent, pgherd::dcs::memory::Reach::Refused] {
+        let mut bench = Bench::new();
+        bench.reach = reach;
+        for program in ["pgherdctl", "patronictl"] {
+            for command in
+                ["list", "topology", "history", "show-config", "edit-config -s ttl=1 --force", "version demo"]
+            {
+                let started = tokio::time::Instant::now();
+                let said = shown(&bench, &format!("{program} -c ctl.yml {command}"), "", &[]).await;
+                assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}: {said}", started.elapsed());
+                assert!(said.ends_with("[exit] 1\n") && said.contains("could not read cluster demo"), "{said}");
+            }
+        }
+    }
+}

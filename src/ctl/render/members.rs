@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Lag;
-use crate::ctl::commands::list::{MembersView, Part, Position, Row};
+use crate::ctl::commands::list::{MembersView, Part, Position, Row, ShownRole};
 use crate::ctl::context::Groups;
 
 use super::grid::{Column, grid};
@@ -465,18 +465,20 @@ fn mark(field: Field, placed: &Placed<'_>, port: bool, view: &MembersView) -> Ma
         Field::ReceiveLag => lag(row.positions.map(|p| p.0)),
         Field::ReplayLag => lag(row.positions.map(|p| p.1)),
         Field::Member if row.role.is_leader() => Mark::shaded(indented(&row.name, placed.depth), Shade::Strong),
-        Field::State => Mark::shaded(&row.state, shade_of(&row.state)),
+        Field::State => Mark::shaded(&row.state, shade_of(row)),
         Field::Pending => Mark::shaded(if row.is_pending_restart { "yes" } else { "" }, Shade::Warn),
-        Field::Tags => Mark::plain(field.text(&field.cell(view, placed, manner), true).trim_matches(['{', '}'])),
+        Field::Tags => Mark::plain(field.text(&field.cell(view, placed, manner), false).trim_matches(['{', '}'])),
         other => Mark::plain(other.text(&other.cell(view, placed, manner), false)),
     }
 }
 
-fn shade_of(state: &str) -> Shade {
-    match state {
-        "running" | "streaming" => Shade::Good,
+fn shade_of(row: &Row) -> Shade {
+    match row.state.as_str() {
         "stopped" | "crashed" => Shade::Bad,
         failed if failed.ends_with("failed") => Shade::Bad,
+        "running" if row.role == ShownRole::Leader => Shade::Good,
+        "streaming" => Shade::Good,
+        "in archive recovery" if row.role == ShownRole::StandbyLeader => Shade::Good,
         _ => Shade::Warn,
     }
 }
@@ -490,6 +492,11 @@ fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
             remarks.push(format!("The leader is {leader}, which has published nothing."));
         }
         _ => {}
+    }
+    let idle = |row: &&Row| row.state == "running" && row.role != ShownRole::Leader;
+    let idle: Vec<&str> = part.rows.iter().filter(idle).map(|row| row.name.as_str()).collect();
+    if !idle.is_empty() && part.leader.is_some() {
+        remarks.push(format!("Running, but not replicating from anywhere: {}.", idle.join(", ")));
     }
     if part.mode.is_paused {
         remarks.push("Maintenance mode is on: no automatic failover (`resume` ends it).".to_owned());

@@ -1,0 +1,85 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_pgherdctl_global_optspecs
+    string join \n c/config-file= d/dcs-url= k/insecure h/help version
+end
+
+function __fish_pgherdctl_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_pgherdctl_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_pgherdctl_using_subcommand
+    set -l cmd (__fish_pgherdctl_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s c -l config-file -d 'Configuration file, or a directory of *.yml files [env: PATRONICTL_CONFIG_FILE]' -r
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s d -l dcs-url -l dcs -d 'Where the DCS is: [SCHEME://]HOST[:PORT][/NAMESPACE] [env: DCS_URL]' -r
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s k -l insecure -d 'Do not verify the certificate of the REST API'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l version -d 'Print version'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "edit-config" -d 'Edit the cluster\'s dynamic configuration'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "history" -d 'Show when the cluster changed its timeline and its leader'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "list" -d 'Show the members of a cluster'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "show-config" -d 'Show the cluster\'s dynamic configuration'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "topology" -d 'Show the members of a cluster as a tree'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "version" -d 'Show the version of this program, or of a cluster\'s members'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s s -l set -d 'Set a value: KEY.PATH=VALUE, VALUE in YAML, empty or null removes it. May be given several times' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s p -l pg -d 'Set a PostgreSQL parameter, short for -s postgresql.parameters.NAME=VALUE. May be given several times' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l apply -d 'Merge a YAML file into the configuration; - is the standard input' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l replace -d 'Replace the configuration by a YAML file; - is the standard input' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s q -l quiet -d 'Do not show the changes'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l force -d 'Do not ask for confirmation'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l dry-run -d 'Only show what would change'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s w -l watch -d 'Show again every so many seconds' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s e -l extended -d 'Show some extra information'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s t -l timestamp -d 'Print a timestamp first'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s W -d 'Show again every 2 seconds'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -s f -l format -d 'Output format' -r -f -a "yaml\t'YAML, as `edit-config` takes it'
+json\t'JSON, with the cluster\'s name around it'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s w -l watch -d 'Show again every so many seconds' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s e -l extended -d 'Show some extra information'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s W -d 'Show again every 2 seconds'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand version" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand version" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand version" -s h -l help -d 'Print help'
