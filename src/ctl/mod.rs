@@ -17,11 +17,19 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 
+pub mod advice;
 pub mod commands;
 pub mod context;
+pub mod delivery;
+pub mod desk;
 pub mod error;
+pub mod handover;
+pub mod plan;
 pub mod render;
 pub mod report;
+pub mod restarting;
+pub mod schedule;
+pub mod targets;
 pub mod ui;
 pub mod usage;
 

@@ -5,9 +5,16 @@ use super::context::Context;
 use super::error::CtlError;
 
 pub mod edit_config;
+pub mod failover;
 pub mod history;
 pub mod list;
+pub mod pause;
+pub mod reinit;
+pub mod reload;
+pub mod restart;
+pub mod resume;
 pub mod show_config;
+pub mod switchover;
 pub mod topology;
 pub mod version;
 
@@ -16,12 +23,26 @@ pub mod version;
 pub enum Command {
     /// Edit the cluster's dynamic configuration
     EditConfig(edit_config::EditConfigArgs),
+    /// Make a named member the leader, with or without one before
+    Failover(failover::FailoverArgs),
     /// Show when the cluster changed its timeline and its leader
     History(history::HistoryArgs),
     /// Show the members of a cluster
     List(list::ListArgs),
+    /// Maintenance mode: the members leave PostgreSQL alone
+    Pause(pause::PauseArgs),
+    /// Throw a replica's data away and clone it anew
+    Reinit(reinit::ReinitArgs),
+    /// Let members read their configuration file again
+    Reload(reload::ReloadArgs),
+    /// Restart PostgreSQL of some members, now or later
+    Restart(restart::RestartArgs),
+    /// End maintenance mode
+    Resume(pause::PauseArgs),
     /// Show the cluster's dynamic configuration
     ShowConfig(show_config::ShowConfigArgs),
+    /// Hand the leadership over to another member, now or later
+    Switchover(switchover::SwitchoverArgs),
     /// Show the members of a cluster as a tree
     Topology(topology::TopologyArgs),
     /// Show the version of this program, or of a cluster's members
@@ -32,9 +53,16 @@ pub enum Command {
 pub async fn run(context: &Context<'_>, command: &Command) -> Result<Outcome, CtlError> {
     match command {
         Command::EditConfig(args) => edit_config::run(context, args).await,
+        Command::Failover(args) => failover::run(context, args).await,
         Command::History(args) => history::run(context, args).await,
         Command::List(args) => list::run(context, args).await,
+        Command::Pause(args) => pause::run(context, args).await,
+        Command::Reinit(args) => reinit::run(context, args).await,
+        Command::Reload(args) => reload::run(context, args).await,
+        Command::Restart(args) => restart::run(context, args).await,
+        Command::Resume(args) => resume::run(context, args).await,
         Command::ShowConfig(args) => show_config::run(context, args).await,
+        Command::Switchover(args) => switchover::run(context, args).await,
         Command::Topology(args) => topology::run(context, args).await,
         Command::Version(args) => version::run(context, args).await,
     }

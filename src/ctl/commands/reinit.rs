@@ -1,0 +1,200 @@
+//! `reinit`: throw a replica's data away and clone it anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::api::{Client, NodeStatus};
+use crate::cluster::{ClusterView, MemberName};
+use crate::ctl::delivery::{Delivery, Request};
+use crate::ctl::desk::Desk;
+use crate::ctl::plan::{Answer, Pace, Question};
+use crate::ctl::targets::{self, RoleFilter, Wanted, listed};
+use crate::ctl::{Context, CtlError, Outcome};
+
+use super::restart::{failed, quick_limit, unanswered, worse};
+
+/// From one look at the members that are being cloned to the next.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many looks in a row may get no answer.
+const MISSED_LOOKS: u32 = 5;
+
+/// Arguments of `reinit`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ReinitArgs {
+    /// Cluster
+    #[arg(value_name = "CLUSTER_NAME", required = true)]
+    pub cluster: String,
+    /// These members
+    #[arg(value_name = "MEMBER_NAMES")]
+    pub members: Vec<String>,
+    /// Citus group
+    #[arg(long, allow_negative_numbers = true)]
+    pub group: Option<i64>,
+    /// Do not ask for confirmation at any point
+    #[arg(long)]
+    pub force: bool,
+    /// Get basebackup from leader
+    #[arg(long)]
+    pub from_leader: bool,
+    /// Wait until reinitialization completes
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Runs it.
+pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Outcome, CtlError> {
+    let desk = Desk::new(context, &args.cluster, context.groups(args.group))?;
+    let view = desk.first_load().await?;
+    let wanted = Wanted {
+        action: "reinitialize",
+        must_name: true,
+        is_strict: !desk.is_patronictl(),
+        ..Wanted::of(desk.cluster, &args.members, RoleFilter::Replica)
+    };
+    targets::check_anybody(&view, &wanted).map_err(|no| no.refusal(&view))?;
+    desk.table(&view)?;
+    let members = desk.settle(|answers| targets::settle(&view, &wanted, args.force, answers)).await?;
+    let client = desk.client()?;
+    let mut outcome = Outcome::Done;
+    let mut started = BTreeMap::new();
+    for (index, name) in members.iter().enumerate() {
+        let before = if args.wait && !desk.is_patronictl() { look(&client, &view, name).await.ok() } else { None };
+        match start(&desk, &client, &view, name, args).await? {
+            Started::Yes => drop(started.insert(name.clone(), Waiting::new(before.as_ref()))),
+            Started::No => outcome = Outcome::Refused,
+            Started::Silent(silent) => {
+                return Err(unanswered("reinitialize", name, silent, &members[index + 1..]));
+            }
+        }
+    }
+    if args.wait {
+        outcome = worse(outcome, wait(&desk, &client, &view, started).await?);
+    }
+    Ok(outcome)
+}
+
+/// How the request to begin went.
+enum Started {
+    Yes,
+    No,
+    Silent(Delivery),
+}
+
+/// Asks one member to begin; asks the operator whether to cancel what it is doing, if that is in the way.
+async fn start(
+    desk: &Desk<'_>,
+    client: &Client,
+    view: &ClusterView,
+    name: &MemberName,
+    args: &ReinitArgs,
+) -> Result<Started, CtlError> {
+    let mut is_forced = args.force;
+    loop {
+        let mut body = Map::new();
+        body.insert("force".to_owned(), is_forced.into());
+        body.insert("from_leader".to_owned(), args.from_leader.into());
+        let request = Request::post("/reinitialize", body, quick_limit(view));
+        let answer = match desk.send(client, view, name, &request).await {
+            Delivery::Answered(answer) => answer,
+            silent => return Ok(Started::Silent(silent)),
+        };
+        if answer.is_success() {
+            desk.result(&format!("Success: reinitialize for member {name}"))?;
+            return Ok(Started::Yes);
+        }
+        let _ = failed(desk, "reinitialize", name, &answer)?;
+        if is_forced || !answer.text.ends_with(" already in progress") {
+            return Ok(Started::No);
+        }
+        let question = Question::Confirm { text: "Do you want to cancel it and reinitialize anyway?".to_owned() };
+        if desk.ask(&question).await? != Answer::Confirm(true) {
+            return Ok(Started::No);
+        }
+        is_forced = true;
+    }
+}
+
+/// A member whose clone is awaited.
+struct Waiting {
+    /// When its postmaster was started before; it is another one afterwards.
+    old_start: Option<Value>,
+    /// Since when it has been doing something else than copying.
+    idle_since: Instant,
+    /// Looks in a row that got no answer.
+    missed: u32,
+}
+
+impl Waiting {
+    fn new(before: Option<&NodeStatus>) -> Self {
+        let old_start = before.and_then(|status| status.data.get("postmaster_start_time")).cloned();
+        Self { old_start, idle_since: Instant::now(), missed: 0 }
+    }
+
+    /// Patroni's tool takes every state but copying for the end, a clone that failed or has not begun included. We
+    /// wait for a running server that is not the old one.
+    fn is_over(&mut self, status: &NodeStatus, is_patronictl: bool) -> bool {
+        let is_copying = status.state == "creating replica";
+        if is_copying {
+            self.idle_since = Instant::now();
+        }
+        if is_patronictl {
+            return !is_copying;
+        }
+        let start = status.data.get("postmaster_start_time").filter(|start| !start.is_null());
+        status.state == "running" && start.is_some() && start != self.old_start.as_ref()
+    }
+}
+
+async fn look(client: &Client, view: &ClusterView, name: &MemberName) -> Result<NodeStatus, String> {
+    let api_url = view.member(name).and_then(|member| member.api_url()).ok_or("no address is known")?;
+    client.node_status(api_url).await.map_err(|error| error.to_string())
+}
+
+/// Waits for the clones. Copying may take as long as it takes; everything else has a limit.
+async fn wait(
+    desk: &Desk<'_>,
+    client: &Client,
+    view: &ClusterView,
+    mut waiting: BTreeMap<MemberName, Waiting>,
+) -> Result<Outcome, CtlError> {
+    let mut outcome = Outcome::Done;
+    let mut told = Vec::new();
+    let patience = Pace::of(view).start_timeout + Duration::from_secs(60);
+    while !waiting.is_empty() {
+        let names: Vec<MemberName> = waiting.keys().cloned().collect();
+        if names != told {
+            desk.say(&format!("Waiting for reinitialize to complete on: {}", listed(&names)))?;
+            told.clone_from(&names);
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        for name in names {
+            let Some(member) = waiting.get_mut(&name) else { continue };
+            let state = match look(client, view, &name).await {
+                Ok(status) if member.is_over(&status, desk.is_patronictl()) => {
+                    desk.result(&format!("Reinitialize is completed on: {name}"))?;
+                    waiting.remove(&name);
+                    continue;
+                }
+                Ok(status) => {
+                    member.missed = 0;
+                    format!("its state has been {} for too long", status.state)
+                }
+                Err(why) => {
+                    member.missed += 1;
+                    why
+                }
+            };
+            if member.missed >= MISSED_LOOKS || member.idle_since.elapsed() > patience {
+                waiting.remove(&name);
+                outcome = Outcome::Refused;
+                let line = format!("Failed: reinitialize for member {name} cannot be waited for: {state}");
+                desk.trouble(&line, Some("see `list`, and the log of its agent"))?;
+            }
+        }
+    }
+    Ok(outcome)
+}

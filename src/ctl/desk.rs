@@ -1,0 +1,161 @@
+//! Where a changing command does its work: one cluster, its DCS, its members' REST interfaces, and the operator.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use jiff::Zoned;
+
+use crate::api::Client;
+use crate::cluster::{ClusterView, FailoverKey};
+use crate::dcs::Dcs;
+
+use super::commands::list::{self, Mode};
+use super::context::Groups;
+use super::delivery::{self, Delivery, Patience, Request};
+use super::plan::{Answer, Answers, Question, Refusal, Scene, Stop};
+use super::ui::Tone;
+use super::{Context, CtlError};
+
+impl From<Refusal> for CtlError {
+    fn from(refusal: Refusal) -> Self {
+        let error = Self::new(refusal.reason);
+        match refusal.advice {
+            Some(advice) => error.next(advice),
+            None => error,
+        }
+    }
+}
+
+/// One cluster on the operator's desk.
+pub struct Desk<'a> {
+    context: &'a Context<'a>,
+    /// The cluster's name as given.
+    pub cluster: &'a str,
+    groups: Groups,
+    dcs: Arc<dyn Dcs>,
+}
+
+impl<'a> Desk<'a> {
+    /// Opens the DCS; nothing is read yet.
+    pub fn new(context: &'a Context<'a>, cluster: &'a str, groups: Groups) -> Result<Self, CtlError> {
+        let dcs = context.dcs(cluster, groups)?;
+        Ok(Self { context, cluster, groups, dcs })
+    }
+
+    /// Which part of the cluster it is.
+    pub fn groups(&self) -> Groups {
+        self.groups
+    }
+
+    /// Whether to do exactly as Patroni's tool does.
+    pub fn is_patronictl(&self) -> bool {
+        self.context.personality().is_patronictl()
+    }
+
+    /// Reads the cluster.
+    pub async fn load(&self) -> Result<ClusterView, CtlError> {
+        self.context.within(format!("could not read cluster {}", self.cluster), self.dcs.load()).await
+    }
+
+    /// Reads the cluster at the beginning of a command. One that nothing is known of is most likely misspelt.
+    pub async fn first_load(&self) -> Result<ClusterView, CtlError> {
+        let view = self.load().await?;
+        if !self.is_patronictl() {
+            self.context.check_known(self.cluster, &view)?;
+        }
+        Ok(view)
+    }
+
+    /// Writes the `failover` key, whatever stands there. `false` when that did not work for a reason that is known.
+    pub async fn write_failover(&self, key: &FailoverKey) -> Result<bool, CtlError> {
+        let what = format!("could not write the request into the DCS of cluster {}", self.cluster);
+        self.context.within(what, self.dcs.write_failover(key, None)).await
+    }
+
+    /// Shows the member table.
+    pub fn table(&self, view: &ClusterView) -> Result<(), CtlError> {
+        list::show_members(self.context, self.cluster, self.groups, view)
+    }
+
+    /// What a plan may look at.
+    pub fn scene<'b>(&'b self, view: &'b ClusterView, now: &'b Zoned, is_forced: bool) -> Scene<'b> {
+        let mode = Mode::of(view.config_document());
+        Scene { cluster: self.cluster, view, mode, now, is_forced, is_strict: !self.is_patronictl() }
+    }
+
+    /// Plans, asking what the plan wants to know until it is ready.
+    pub async fn settle<T>(&self, mut plan: impl FnMut(&mut Answers<'_>) -> Result<T, Stop>) -> Result<T, CtlError> {
+        let mut given = Vec::new();
+        loop {
+            match plan(&mut Answers::new(&given)) {
+                Ok(ready) => return Ok(ready),
+                Err(Stop::Refuse(refusal)) => return Err(refusal.into()),
+                Err(Stop::Ask(question)) => given.push(self.ask(&question).await?),
+            }
+        }
+    }
+
+    /// Asks one question.
+    pub async fn ask(&self, question: &Question) -> Result<Answer, CtlError> {
+        Ok(match question {
+            Question::Text { text, default } => Answer::Text(self.context.ui.prompt(text, Some(default)).await?),
+            Question::Confirm { text } => Answer::Confirm(self.context.ui.confirm(text).await?),
+        })
+    }
+
+    /// The way to the members, with the configured credentials.
+    pub fn client(&self) -> Result<Client, CtlError> {
+        self.context.api(Patience::default().probe)
+    }
+
+    /// Makes a request to a member and says what became of it.
+    pub async fn send(&self, client: &Client, view: &ClusterView, member: &str, request: &Request) -> Delivery {
+        let api_url = view.member(member).and_then(|member| member.api_url());
+        let _progress = self.context.ui.progress(&format!("waiting for {member}"));
+        delivery::deliver(client, Patience::default(), api_url, request).await
+    }
+
+    /// The present moment in the local time zone.
+    pub fn now(&self) -> Zoned {
+        self.context.ui.now()
+    }
+
+    /// `2026-01-31 12:00:00.12345`, as it stands before the outcome of a switchover.
+    pub fn moment(&self) -> String {
+        let now = self.now();
+        format!("{}.{:05}", now.strftime("%Y-%m-%d %H:%M:%S"), now.subsec_nanosecond() / 10_000)
+    }
+
+    /// The outcome, to stdout.
+    pub fn result(&self, line: &str) -> Result<(), CtlError> {
+        self.context.ui.data(line)
+    }
+
+    /// What went wrong with a part of the work: part of patronictl's output, a complaint for us, with what to do.
+    pub fn trouble(&self, line: &str, next: Option<&str>) -> Result<(), CtlError> {
+        if self.is_patronictl() {
+            return self.context.ui.data(line);
+        }
+        self.context.ui.complain(line)?;
+        match next {
+            Some(next) => self.context.ui.complain(&format!("{} {next}", self.context.ui.paint(Tone::Hint, "next:"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What is going on, for whoever watches.
+    pub fn say(&self, line: &str) -> Result<(), CtlError> {
+        self.context.ui.say(line)
+    }
+
+    /// Something to know that does not stop the command.
+    pub fn warn(&self, line: &str) -> Result<(), CtlError> {
+        self.context.ui.warn(line)
+    }
+
+    /// A number that nobody can foresee.
+    pub fn dice(&self) -> u64 {
+        RandomState::new().hash_one(self.cluster)
+    }
+}

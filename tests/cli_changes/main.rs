@@ -1,0 +1,10 @@
+//! The commands that change a cluster, against the model of the DCS and members whose answers are scripted.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod binary;
+mod fake_member;
+mod ours;
+mod recorded;
+mod stage;
+mod transcript;
