@@ -353,3 +353,10 @@ fn respond(answer: Answer, settings: &Settings) -> Response<AxumBody> {
     }
     response
 }
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;
+#[cfg(test)]
+#[path = "server/tls_tests.rs"]
+mod tls_tests;
