@@ -5,10 +5,11 @@ use serde_json::{Map, Value};
 
 use crate::cluster::tags::as_boolish;
 use crate::cluster::{FailoverKey, MemberName, ReinitRequest, RestartRequest, ScheduledRestart};
+use crate::config::merge;
 
 use super::moment::{Moment, NotAMoment};
 use super::units::parse_seconds;
-use super::wire::{Answer, comparable_text};
+use super::wire::Answer;
 
 /// A JSON object out of a body. The error page of a bad one is the same for all endpoints.
 pub fn parse_body(bytes: &[u8]) -> Result<Map<String, Value>, Answer> {
@@ -91,7 +92,7 @@ pub fn parse_restart(body: &Map<String, Value>, now_ms: i64) -> Result<RestartOr
 }
 
 fn parse_version(value: &Value) -> Result<String, Answer> {
-    let text = comparable_text(value);
+    let text = merge::text(value);
     let invalid = || bad_request(format!("Invalid PostgreSQL version: {text}"));
     let Value::String(version) = value else { return Err(invalid()) };
     let parts: Result<Vec<u32>, _> = version.split('.').map(|part| part.trim().parse::<u32>()).collect();
@@ -104,7 +105,7 @@ fn parse_version(value: &Value) -> Result<String, Answer> {
 
 fn parse_timeout(value: &Value) -> Option<u64> {
     let seconds = match value {
-        Value::Number(_) | Value::String(_) => parse_seconds(&comparable_text(value))?,
+        Value::Number(_) | Value::String(_) => parse_seconds(&merge::text(value))?,
         _ => return None,
     };
     u64::try_from(seconds).ok().filter(|seconds| *seconds > 0)
@@ -187,41 +188,7 @@ pub fn parse_handover(
 }
 
 fn name_of(value: &Value) -> Option<MemberName> {
-    crate::cluster::tags::is_truthy(value).then(|| MemberName::new(comparable_text(value)))
-}
-
-/// Merges a patch into a configuration: null removes a key, objects are merged, other values replace when their text
-/// differs, and a new key comes in as it is. Whether anything changed.
-pub fn patch_config(document: &mut Map<String, Value>, patch: &Map<String, Value>) -> bool {
-    let mut has_changed = false;
-    for (key, value) in patch {
-        has_changed |= match (document.get_mut(key), value) {
-            (None, Value::Null) => false,
-            (None, value) => {
-                document.insert(key.clone(), value.clone());
-                true
-            }
-            (Some(present), Value::Null) => {
-                let was_set = !present.is_null();
-                // `remove` alone would move the last key into the gap.
-                document.shift_remove(key);
-                was_set
-            }
-            (Some(Value::Object(present)), Value::Object(patch)) => patch_config(present, patch),
-            (Some(present), value) => {
-                let is_same = match (&*present, value) {
-                    (Value::Array(a), Value::Array(b)) => a == b,
-                    (_, Value::Object(_)) | (Value::Object(_), _) => false,
-                    (a, b) => comparable_text(a) == comparable_text(b),
-                };
-                if !is_same {
-                    *present = value.clone();
-                }
-                !is_same
-            }
-        };
-    }
-    has_changed
+    crate::cluster::tags::is_truthy(value).then(|| MemberName::new(merge::text(value)))
 }
 
 #[cfg(test)]

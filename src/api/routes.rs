@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::cluster::{ClusterView, Role, State};
-use crate::config::Dynamic;
+use crate::config::{Dynamic, merge};
 use crate::dcs::DcsError;
 
 use super::handover;
 use super::health::{self, Query};
 use super::metrics;
 use super::node::{Command, FailsafePing, Live, Node, NodeFacts, Reply};
-use super::requests::{self, Handover, RestartOrder, parse_body, parse_reinitialize, parse_restart};
+use super::requests::{Handover, RestartOrder, parse_body, parse_reinitialize, parse_restart};
 use super::status::{Picture, can_be_asked, cluster_answer};
 use super::wire::Answer;
 
@@ -256,7 +256,7 @@ async fn patch_config(node: &dyn Node, body: &Body) -> Result<Answer, Answer> {
         return Err(Answer::error_page(StatusCode::SERVICE_UNAVAILABLE));
     };
     let mut document = present.clone();
-    if requests::patch_config(&mut document, &patch) {
+    if merge::patch(&mut document, &patch) {
         match node.write_config(&document, Some(config.version)).await {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(Answer::error_page(StatusCode::CONFLICT)),
@@ -269,7 +269,8 @@ async fn patch_config(node: &dyn Node, body: &Body) -> Result<Answer, Answer> {
 async fn put_config(node: &dyn Node, body: &Body) -> Result<Answer, Answer> {
     let document = body.required()?;
     let view = load(node).await?;
-    if view.config_document() != Some(&document) {
+    let is_same = |present: &Map<String, Value>| merge::equal(&present.clone().into(), &document.clone().into());
+    if !view.config_document().is_some_and(is_same) {
         match node.write_config(&document, None).await {
             Ok(true) => {}
             Ok(false) | Err(_) => return Err(Answer::error_page(StatusCode::BAD_GATEWAY)),

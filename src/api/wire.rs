@@ -4,7 +4,6 @@ use std::io;
 
 use hyper::{Method, StatusCode};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
 /// One line, `, ` and `: ` as separators, everything outside ASCII escaped: scripts in the field compare such lines.
@@ -144,18 +143,6 @@ fn error_page(status: StatusCode, reason: &str) -> String {
          <body>\n<h1>Error response</h1>\n<p>Error code: {code}</p>\n<p>Message: {reason}.</p>\n\
          <p>Error code explanation: {code} - {explanation}.</p>\n</body>\n</html>\n"
     )
-}
-
-/// Text of a value as it is compared in a configuration: `1` and `"1"` are the same, `true` and `"true"` are not,
-/// because members written in Python see `True` there.
-pub(super) fn comparable_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Bool(true) => "True".to_owned(),
-        Value::Bool(false) => "False".to_owned(),
-        Value::Null => "None".to_owned(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -125,31 +125,6 @@ fn handovers() {
     assert_eq!(key.scheduled_at.as_deref(), Some("2035-01-01T00:00:00+02:00"));
 }
 
-fn patched(document: Value, patch: Value) -> (bool, String) {
-    let mut document = object(document);
-    let has_changed = patch_config(&mut document, &object(patch));
-    (has_changed, serde_json::to_string(&document).unwrap())
-}
-
-#[test]
-fn patches() {
-    for (document, patch, has_changed, result) in [
-        (json!({"a": 1, "b": 2, "c": 3}), json!({"b": null}), true, r#"{"a":1,"c":3}"#),
-        (json!({"a": null}), json!({"a": null}), false, "{}"),
-        (json!({}), json!({"a": null}), false, "{}"),
-        (json!({"a": {"b": 1, "c": 2}}), json!({"a": {"c": 3}}), true, r#"{"a":{"b":1,"c":3}}"#),
-        (json!({"a": 1}), json!({"a": "1"}), false, r#"{"a":1}"#),
-        (json!({"a": true}), json!({"a": "true"}), true, r#"{"a":"true"}"#),
-        (json!({"a": 1}), json!({"a": {"b": 1}}), true, r#"{"a":{"b":1}}"#),
-        (json!({"a": {"b": 1}}), json!({"a": 1}), true, r#"{"a":1}"#),
-        (json!({"a": [1, 2]}), json!({"a": [1, 2]}), false, r#"{"a":[1,2]}"#),
-        (json!({}), json!({"x": {"y": null, "z": 1}}), true, r#"{"x":{"y":null,"z":1}}"#),
-        (json!({"x": {}}), json!({"x": {"y": null}}), false, r#"{"x":{}}"#),
-    ] {
-        assert_eq!(patched(document.clone(), patch.clone()), (has_changed, result.to_owned()), "{document} {patch}");
-    }
-}
-
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -172,18 +147,5 @@ proptest! {
     fn bodies_never_panic(body in any_json()) {
         let body = Map::from_iter([("schedule".to_owned(), body.clone()), ("timeout".to_owned(), body)]);
         let _ = parse_restart(&body, NOW_MS);
-    }
-
-    #[test]
-    fn a_patch_applied_twice_changes_nothing_more(document in any_json(), patch in any_json()) {
-        if let (Value::Object(mut document), Value::Object(patch)) = (document, patch) {
-            patch_config(&mut document, &patch);
-            let once = document.clone();
-            // A new key brings its nulls along; only the second time do they remove anything.
-            if !once.values().chain(patch.values()).any(|value| value.to_string().contains("null")) {
-                prop_assert!(!patch_config(&mut document, &patch));
-                prop_assert_eq!(document, once);
-            }
-        }
     }
 }
