@@ -30,9 +30,16 @@ complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s k -l insecure -d 'D
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l version -d 'Print version'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "edit-config" -d 'Edit the cluster\'s dynamic configuration'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "failover" -d 'Make a named member the leader, with or without one before'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "history" -d 'Show when the cluster changed its timeline and its leader'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "list" -d 'Show the members of a cluster'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "pause" -d 'Maintenance mode: the members leave PostgreSQL alone'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "reinit" -d 'Throw a replica\'s data away and clone it anew'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "reload" -d 'Let members read their configuration file again'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "restart" -d 'Restart PostgreSQL of some members, now or later'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "resume" -d 'End maintenance mode'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "show-config" -d 'Show the cluster\'s dynamic configuration'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "switchover" -d 'Hand the leadership over to another member, now or later'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "topology" -d 'Show the members of a cluster as a tree'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "version" -d 'Show the version of this program, or of a cluster\'s members'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l group -d 'Citus group' -r
@@ -44,6 +51,10 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s q -l
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l force -d 'Do not ask for confirmation'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l dry-run -d 'Only show what would change'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l candidate -d 'The name of the candidate' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
 tsv\t'Tab-separated lines with a header'
@@ -62,10 +73,50 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s e -l extend
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s t -l timestamp -d 'Print a timestamp first'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s W -d 'Show again every 2 seconds'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l wait -d 'Wait until every member knows it'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l from-leader -d 'Get basebackup from leader'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l wait -d 'Wait until reinitialization completes'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s r -l role -d 'Reload only members with this role' -r -f -a "leader\t'The holder of the leader key'
+primary\t'The holder of the leader key, unless it leads a standby cluster'
+standby-leader\t'The holder of the leader key, unless it is a primary'
+replica\t'Everybody but the holder of the leader key'
+standby\t'The same as `replica`'
+any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -s r -l role -d 'Restart only members with this role' -r -f -a "leader\t'The holder of the leader key'
+primary\t'The holder of the leader key, unless it leads a standby cluster'
+standby-leader\t'The holder of the leader key, unless it is a primary'
+replica\t'Everybody but the holder of the leader key'
+standby\t'The same as `replica`'
+any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l scheduled -d 'Timestamp of a scheduled restart in unambiguous format (e.g. ISO 8601)' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l pg-version -d 'Restart if the PostgreSQL version is less than provided (e.g. 9.5.2)' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l timeout -d 'Return error and fail over if necessary when restarting takes longer than this' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l any -d 'Restart a single member only'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l pending -d 'Restart if pending'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l wait -d 'Wait until every member knows it'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -s f -l format -d 'Output format' -r -f -a "yaml\t'YAML, as `edit-config` takes it'
 json\t'JSON, with the cluster\'s name around it'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l leader -l primary -d 'The name of the current leader' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l candidate -d 'The name of the candidate' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l scheduled -d 'Timestamp of a scheduled switchover in unambiguous format (e.g. ISO 8601)' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
 tsv\t'Tab-separated lines with a header'

@@ -1,7 +1,7 @@
 //! The moment an operator gives with `--scheduled`: read leniently, sent and shown in one exact form.
 //!
 //! Patroni's tool takes whatever a very lenient date parser takes, so scripts in the field contain all sorts of
-//! spellings. They are read here as there ([`words`] has the grammar); what had to be guessed is kept in
+//! spellings. They are read here as there (the grammar is in `schedule/words.rs`); what had to be guessed is kept in
 //! [`Schedule::guesses`], so that a caller who wants to may refuse instead of guessing. Nothing here reads a clock or
 //! the environment: the present moment and its time zone are passed in.
 

@@ -68,6 +68,7 @@ pub struct Ui {
     terminals: Terminals,
     colour: bool,
     clock: Arc<dyn Clock>,
+    zone: jiff::tz::TimeZone,
     asking: AtomicBool,
 }
 
@@ -84,6 +85,7 @@ impl Ui {
             terminals,
             colour: console::colors_enabled_stderr() && terminals.errors && !personality.is_patronictl(),
             clock: Arc::new(SystemClock),
+            zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
         }
     }
@@ -100,6 +102,7 @@ impl Ui {
             terminals: Terminals::default(),
             colour: false,
             clock: Arc::new(SystemClock),
+            zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
         };
         (ui, captured)
@@ -108,6 +111,11 @@ impl Ui {
     /// The same with another clock, for tests.
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The same in another time zone, for tests.
+    pub fn with_zone(self, zone: jiff::tz::TimeZone) -> Self {
+        Self { zone, ..self }
     }
 
     /// The same with another idea of which streams are terminals, for tests.
@@ -129,7 +137,7 @@ impl Ui {
     pub fn now(&self) -> Zoned {
         let since = self.clock.since_epoch();
         let stamp = jiff::Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        stamp.to_zoned(jiff::tz::TimeZone::system())
+        stamp.to_zoned(self.zone.clone())
     }
 
     /// Local time as `2026-01-31 12:00:00`.

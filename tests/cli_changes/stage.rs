@@ -86,6 +86,8 @@ impl Stage {
         let store = self.store.clone();
         let outside = Outside::with_dcs(Arc::new(move |_, scope, _| Ok(store.handle(scope, None) as Arc<dyn Dcs>)));
         let (ui, captured) = Ui::captured(personality, input);
+        // The recordings were made where local time is UTC.
+        let ui = ui.with_zone(jiff::tz::TimeZone::UTC);
         let file = config_file(&self.scope, more);
         let own = [personality.program(), "-c", file.path().to_str().unwrap()];
         let words = own.iter().chain(args).map(OsString::from);
