@@ -84,6 +84,11 @@ impl MemoryStore {
         });
     }
 
+    /// Ends a lease now, as an operator of the store could.
+    pub fn revoke(&self, lease: i64) {
+        self.inner.change(|state| state.revoke(lease));
+    }
+
     /// Ends every lease now, as an operator of the store could.
     pub fn revoke_all_leases(&self) {
         self.inner.change(|state| {
