@@ -2,14 +2,19 @@
 
 pub mod dcs;
 pub mod dynamic;
+pub mod finding;
 pub mod local;
 pub mod merge;
+pub mod overlay;
+pub mod parameters;
 pub mod postgresql;
+mod reader;
 pub mod secret;
 pub mod yaml;
 
 pub use dcs::{DcsConfig, Etcd3Config};
 pub use dynamic::{Dynamic, StandbyCluster, SynchronousMode};
+pub use finding::{ConfigError, Finding, Missing, Severity};
 pub use local::{
     BootstrapConfig, CtlConfig, LocalConfig, LogConfig, RestApiConfig, VerifyClient, WatchdogConfig, WatchdogMode,
 };

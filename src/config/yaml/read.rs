@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Value};
 
 use super::YamlError;
@@ -18,14 +18,11 @@ const CORE_PREFIX: &str = "tag:yaml.org,2002:";
 /// Reads the only document of `text`.
 pub(super) fn document(text: &str) -> Result<Value, YamlError> {
     refuse_control_characters(text)?;
-    let mut composer = Composer {
-        text,
-        events: Parser::new_from_str(text),
-        anchors: BTreeMap::new(),
-        aliased: 0,
-        position: (1, 1),
-        end: 0,
-    };
+    // Another crate may turn the parser's comments on for the whole build.
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    let events = Parser::new_from_str_with_options(text, options);
+    let mut composer = Composer { text, events, anchors: BTreeMap::new(), aliased: 0, position: (1, 1), end: 0 };
     let mut value = None;
     loop {
         match composer.next()? {

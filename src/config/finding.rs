@@ -1,0 +1,96 @@
+//! What reading a configuration has to say: findings that do not stop it, and errors that do.
+
+use std::fmt;
+
+use super::yaml::YamlError;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth a line in the log.
+    Info,
+    /// Someone should look: a value was replaced or left out.
+    Warning,
+    /// A part of the document could not be used at all.
+    Error,
+}
+
+/// One remark about a document. Findings are returned, not logged: whoever read the document knows where to say them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where in the document, keys joined by dots.
+    pub path: String,
+    /// The sentence for the log; complete without the path where it is Patroni's.
+    pub message: String,
+}
+
+impl Finding {
+    /// Someone should look.
+    pub fn warning(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, path: path.into(), message: message.into() }
+    }
+
+    /// A part of the document is not used.
+    pub fn error(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, path: path.into(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Why there is no configuration. Each text says what to do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A file (or the variable that stands for one) is not YAML.
+    #[error("invalid config file {name}: {source}")]
+    Yaml {
+        /// File or variable.
+        name: String,
+        /// Where and why.
+        #[source]
+        source: YamlError,
+    },
+    /// The top of a file is not a mapping.
+    #[error("invalid config file {name}: {name} does not contain a dict; its top level must be `key: value` lines")]
+    NotAMap {
+        /// File or variable.
+        name: String,
+    },
+    /// Neither files nor variables.
+    #[error("Config is empty. Name a configuration file, or set PATRONI_* variables")]
+    Empty,
+    /// Required keys are missing.
+    #[error("{}", missing_text(.0))]
+    Missing(Vec<Missing>),
+    /// A value that cannot be used.
+    #[error("{path}: {message}")]
+    Invalid {
+        /// Where in the document.
+        path: String,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// `--dcs-url` with another scheme than those of the DCS kinds.
+    #[error("Unknown dcs scheme: {0}")]
+    UnknownDcsScheme(String),
+}
+
+/// A required key that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Keys joined by dots.
+    pub path: &'static str,
+    /// What to write there.
+    pub advice: &'static str,
+}
+
+fn missing_text(missing: &[Missing]) -> String {
+    let lines: Vec<_> = missing.iter().map(|key| format!("{} is not defined: {}", key.path, key.advice)).collect();
+    lines.join("\n")
+}
