@@ -47,6 +47,7 @@ async fn try_hand_over(
     now_ms: i64,
 ) -> Result<Answer, Answer> {
     let (kind, request) = parse_handover(asked, body, dynamic.pause, now_ms)?;
+    note(asked, kind, &request);
     if request.scheduled_at.is_none() {
         let asked =
             peers_to_ask(kind, &request, view, dynamic).map_err(|why| refused(StatusCode::PRECONDITION_FAILED, why))?;
@@ -67,6 +68,18 @@ async fn try_hand_over(
         return Ok(Answer::text(StatusCode::ACCEPTED, "Switchover scheduled"));
     }
     Ok(wait_for_outcome(node, kind, request.candidate.as_ref(), view.leader_name(), dynamic.loop_wait).await)
+}
+
+/// For the log: who is to hand over to whom, and when.
+fn note(asked: Handover, kind: Handover, request: &FailoverKey) {
+    let name = |name: &Option<MemberName>| name.as_ref().map_or("None", |name| name.as_str()).to_owned();
+    let at = request.scheduled_at.as_deref().unwrap_or("None");
+    let (leader, candidate) = (name(&request.leader), name(&request.candidate));
+    let word = asked.word();
+    tracing::info!("received {word} request with leader={leader} candidate={candidate} scheduled_at={at}");
+    if kind != asked {
+        tracing::warn!("the {word} request names a leader, so it is a {}", kind.word());
+    }
 }
 
 /// Who could take over, by what the cluster says; or why nobody.

@@ -87,6 +87,8 @@ pub async fn serve(
 pub async fn bind(config: &RestApiConfig) -> io::Result<TcpListener> {
     let invalid =
         |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("restapi.listen `{}` {what}", config.listen));
+    let failed =
+        |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen));
     let (host, port) = config.listen.rsplit_once(':').ok_or_else(|| invalid("is not HOST:PORT"))?;
     let port: u16 = port.parse().map_err(|_| invalid("has no valid port"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -94,13 +96,14 @@ pub async fn bind(config: &RestApiConfig) -> io::Result<TcpListener> {
     if host.is_empty() || host == "*" {
         let any_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         return listen_on(any_v6, backlog)
-            .or_else(|_| listen_on(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), backlog));
+            .or_else(|_| listen_on(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), backlog))
+            .map_err(failed);
     }
     let mut last = invalid("does not resolve to an address");
-    for address in tokio::net::lookup_host((host, port)).await? {
+    for address in tokio::net::lookup_host((host, port)).await.map_err(failed)? {
         match listen_on(address, backlog) {
             Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
+            Err(error) => last = failed(error),
         }
     }
     Err(last)

@@ -130,9 +130,7 @@ pub fn server_config(identity: Identity<'_>, clients: AskClients<'_>) -> Result<
         AskClients::Optional(ca) => builder.with_client_cert_verifier(Arc::new(KnownClients::new(ca, false)?)),
         AskClients::Required(ca) => builder.with_client_cert_verifier(Arc::new(KnownClients::new(ca, true)?)),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    builder.with_single_cert(chain, key).map_err(unusable)
 }
 
 fn read(path: &str) -> Result<Vec<u8>, TlsError> {

@@ -353,6 +353,9 @@ async fn all_addresses_serve_both_families() {
         server.address = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         assert_eq!(server.said("POST", "/reload", "").await.0, 403);
     }
+    config.listen = server.address.to_string();
+    let taken = bind(&config).await.unwrap_err().to_string();
+    assert!(taken.contains(&format!("cannot listen on {}", config.listen)), "{taken}");
     config.listen = "no-port".to_owned();
     assert!(bind(&config).await.unwrap_err().to_string().contains("HOST:PORT"));
 }
