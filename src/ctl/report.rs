@@ -37,7 +37,9 @@ fn as_pgherdctl(ui: &Ui, error: &CtlError) -> String {
         return "\ninterrupted".to_owned();
     }
     let message = error.better.as_ref().unwrap_or(&error.message);
-    let mut text = format!("{} {message}", ui.paint(Tone::Bad, "error:"));
+    // The question stands at the beginning of the line.
+    let start = if error.kind == ErrorKind::Aborted { "\n" } else { "" };
+    let mut text = format!("{start}{} {message}", ui.paint(Tone::Bad, "error:"));
     for cause in error.causes() {
         text.push_str(&format!("\n  {} {cause}", ui.paint(Tone::Quiet, "because:")));
     }

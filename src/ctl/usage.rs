@@ -163,7 +163,7 @@ impl<'a> Page<'a> {
         let option = arg.split_whitespace().next().unwrap_or(arg);
         let found =
             self.command.get_arguments().find(|a| a.get_long().is_some_and(|long| option == format!("--{long}")));
-        let name = found.map_or_else(|| format!("'{option}'"), |found| shown_name(found));
+        let name = found.map_or_else(|| format!("'{option}'"), shown_name);
         let why = match error.get(ContextKind::ValidValue) {
             Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
                 let valid: Vec<String> = valid.iter().map(|v| format!("'{v}'")).collect();

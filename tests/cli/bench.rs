@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use pgherd::ctl::context::{Groups, Settings};
 use pgherd::ctl::{Invocation, Outside, Personality, Ui};
@@ -126,6 +127,15 @@ impl Bench {
         let path = self.directory.path().join(name);
         let is_file = !name.is_empty() && (path.exists() || name.starts_with("missing"));
         if is_file { path.display().to_string() } else { word.to_owned() }
+    }
+
+    /// Runs a command that does not end by itself for a while.
+    pub(crate) async fn run_for(&self, while_: Duration, words: &[String]) -> Said {
+        let (ui, captured) = Ui::captured(Personality::of(words.first().map(Into::into).as_ref()), "");
+        let args = words.iter().map(|word| self.real(word).into()).collect();
+        let invocation = Invocation { args, environment: BTreeMap::new() };
+        let ended = tokio::time::timeout(while_, pgherd::ctl::run(&invocation, &ui, self.outside())).await;
+        Said { stdout: captured.stdout(), stderr: captured.stderr(), exit: ended.unwrap_or(255) }
     }
 
     /// Runs a command line. The directory's name is taken out of what was said.

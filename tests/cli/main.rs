@@ -1,7 +1,11 @@
 //! `pgherdctl` in-process, against recorded clusters: patronictl's bytes, and snapshots of our own.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod bench;
+mod binary;
 mod ours;
 mod patronictl;
 mod transcript;
 mod version;
+mod watch;

@@ -8,7 +8,8 @@ use crate::cluster::tags::{as_boolish, is_truthy};
 use crate::cluster::{ClusterView, Lag, Lsn, Member};
 use crate::ctl::context::Groups;
 use crate::ctl::render::{Format, members};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::report::report;
+use crate::ctl::{Context, CtlError, ErrorKind, Outcome};
 
 /// Arguments of `list`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -91,7 +92,14 @@ pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Outcome,
     loop {
         tokio::time::sleep_until(next).await;
         context.ui.clear_screen()?;
-        let _ = round(context, wanted, &clusters).await?;
+        match round(context, wanted, &clusters).await {
+            Ok(_) => {}
+            // What has worked once may work again: ours goes on watching.
+            Err(error) if error.kind == ErrorKind::Failed && !context.personality().is_patronictl() => {
+                report(context.ui, &error);
+            }
+            Err(error) => return Err(error),
+        }
         next += period;
     }
 }

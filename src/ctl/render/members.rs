@@ -173,8 +173,9 @@ fn columns(view: &MembersView) -> Vec<Field> {
         columns.push(Group);
     }
     columns.extend([Member, Host, Role, State, Timeline, ReceiveLsn, ReceiveLag, ReplayLsn, ReplayLag]);
-    let any = |has: fn(&Row) -> bool| view.is_extended || rows(view).any(|row| row.address.is_some() && has(row));
-    let optional: [(Field, fn(&Row) -> bool); 4] = [
+    type Has = fn(&Row) -> bool;
+    let any = |has: Has| view.is_extended || rows(view).any(|row| row.address.is_some() && has(row));
+    let optional: [(Field, Has); 4] = [
         (Pending, |row| row.is_pending_restart),
         (PendingReason, |row| !row.pending_reasons.is_empty()),
         (Scheduled, |row| row.scheduled_restart.is_some()),
