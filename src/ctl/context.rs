@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::cluster::ClusterView;
-use crate::config::{CtlConfig, DcsConfig};
-use crate::dcs::{Dcs, DcsError};
+use crate::config::{CtlConfig, DcsConfig, Etcd3Config, yaml};
+use crate::dcs::connect::{Identity, connect};
+use crate::dcs::{Dcs, DcsError, Timing};
 
 use super::error::CtlError;
 use super::ui::Ui;
 use super::{GlobalArgs, Personality};
 
-/// How long a command waits for the DCS before it gives up.
+/// How long one operation may try to reach the DCS.
+const DCS_BUDGET: Duration = Duration::from_secs(4);
+
+/// How long a command waits for the DCS whatever it does: what remains when [`DCS_BUDGET`] did not help.
 pub const DCS_PATIENCE: Duration = Duration::from_millis(4500);
 
 /// pgherdctl's own configuration: file, then environment, then command line.
@@ -44,25 +49,44 @@ pub enum Groups {
     All,
 }
 
-/// Opens the DCS of one cluster.
+/// Opens the DCS of one cluster, in a test.
 pub type Opener = Arc<dyn Fn(&Settings, &str, Groups) -> Result<Arc<dyn Dcs>, DcsError> + Send + Sync>;
 
 /// The outside world, so that a test can stand in for it.
 #[derive(Clone)]
 pub struct Outside {
-    /// Opens a DCS. Must not wait: connections are made by the first call.
-    pub open: Opener,
+    opener: Option<Opener>,
 }
 
 impl Outside {
     /// The real one.
     pub fn real() -> Self {
-        Self::with_dcs(Arc::new(|_, _, _| Err(DcsError::Config("no DCS backend is built in yet".to_owned()))))
+        Self { opener: None }
     }
 
     /// The real one but for the DCS.
-    pub fn with_dcs(open: Opener) -> Self {
-        Self { open }
+    pub fn with_dcs(opener: Opener) -> Self {
+        Self { opener: Some(opener) }
+    }
+
+    /// Nothing is sent yet, and nothing is waited for: connections are made by the first call.
+    fn open(&self, settings: &Settings, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, DcsError> {
+        if let Some(opener) = &self.opener {
+            return opener(settings, cluster, groups);
+        }
+        // A group that no cluster can have is a place without keys.
+        let nowhere = format!("{cluster}/{}", if let Groups::One(group) = groups { group } else { 0 });
+        let (scope, group) = match groups {
+            Groups::Plain => (cluster, None),
+            Groups::All => (cluster, Some(0)),
+            Groups::One(group) => match u32::try_from(group) {
+                Ok(group) => (cluster, Some(group)),
+                Err(_) => (nowhere.as_str(), None),
+            },
+        };
+        let timing = Timing { retry_timeout: DCS_BUDGET, ..Timing::default() };
+        let opening = connect(&settings.dcs, &settings.namespace, scope, group, Identity::Operator, timing);
+        opening.now_or_never().unwrap_or_else(|| Err(DcsError::unavailable("opening the DCS would have to wait")))
     }
 }
 
@@ -85,7 +109,7 @@ impl<'a> Context<'a> {
         environment: &'a BTreeMap<String, String>,
         outside: Outside,
     ) -> Result<Self, CtlError> {
-        let settings = read_settings(global.config_file.as_deref())?;
+        let settings = read_settings(global.config_file.as_deref(), global.dcs_url.as_deref())?;
         Ok(Self { ui, settings, environment, outside })
     }
 
@@ -121,8 +145,8 @@ impl<'a> Context<'a> {
 
     /// The DCS of a cluster.
     pub fn dcs(&self, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, CtlError> {
-        (self.outside.open)(&self.settings, cluster, groups)
-            .map_err(|error| CtlError::dcs(format!("cannot reach cluster {cluster}"), error))
+        let opened = self.outside.open(&self.settings, cluster, groups);
+        opened.map_err(|error| CtlError::dcs(format!("cannot reach cluster {cluster}"), error))
     }
 
     /// Reads a cluster: one DCS read, bounded in time.
@@ -138,11 +162,6 @@ impl<'a> Context<'a> {
                 .because(error)
                 .next("correct the section `ctl` of the configuration file, or try -k")
         })
-    }
-
-    /// Reads YAML as Patroni does (YAML 1.1).
-    pub fn parse_yaml(&self, text: &str) -> Result<Value, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(serde_saphyr::from_str(text)?)
     }
 
     /// An error when nothing at all is known of a cluster, which is how a misspelt name looks.
@@ -169,14 +188,25 @@ impl<'a> Context<'a> {
     }
 }
 
-fn read_settings(file: Option<&str>) -> Result<Settings, CtlError> {
+fn read_settings(file: Option<&str>, dcs_url: Option<&str>) -> Result<Settings, CtlError> {
     let text =
         file.map(std::fs::read_to_string).transpose().map_err(|error| CtlError::new("no file").because(error))?;
-    let document: Value = text.map(|text| serde_saphyr::from_str(&text).unwrap_or_default()).unwrap_or_default();
+    let document = yaml::read(&text.unwrap_or_default()).map_err(|error| CtlError::new("no YAML").because(error))?;
+    let hosts = match document.pointer("/etcd3/hosts").or(document.pointer("/etcd3/host")) {
+        Some(Value::Array(hosts)) => hosts.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        Some(Value::String(hosts)) => hosts.split(',').map(|host| host.trim().to_owned()).collect(),
+        _ => Vec::new(),
+    };
+    let given = dcs_url.map(|url| url.rsplit("://").next().unwrap_or(url).to_owned());
+    let hosts = given.map_or(hosts, |host| vec![host]);
     Ok(Settings {
         scope: document.get("scope").and_then(Value::as_str).map(str::to_owned),
         namespace: "service".to_owned(),
-        dcs: DcsConfig::Missing,
+        dcs: if hosts.is_empty() {
+            DcsConfig::Missing
+        } else {
+            DcsConfig::Etcd3(Etcd3Config { hosts, ..Etcd3Config::default() })
+        },
         ctl: CtlConfig::default(),
         citus_group: document.pointer("/citus/group").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()),
     })

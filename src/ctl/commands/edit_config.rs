@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::cluster::ConfigKey;
+use crate::config::{merge, yaml as yaml_text};
 use crate::ctl::context::Groups;
 use crate::ctl::render::{diff, yaml};
 use crate::ctl::{Context, CtlError, Outcome};
@@ -12,7 +13,7 @@ use crate::ctl::{Context, CtlError, Outcome};
 mod change;
 mod editor;
 
-use change::{is_same, with_patch, with_setting};
+use change::with_setting;
 use editor::Edited;
 
 /// Arguments of `edit-config`.
@@ -75,7 +76,7 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Outcome
     };
     let plan = plan(context, name, &key, args).await?;
     let ours = !context.personality().is_patronictl();
-    if is_same(&plan.before, &plan.after) {
+    if merge::equal(&plan.before, &plan.after) {
         if !args.quiet {
             context.ui.say("Not changed")?;
         }
@@ -123,7 +124,7 @@ async fn plan(context: &Context<'_>, name: &str, key: &ConfigKey, args: &EditCon
     let before_text = yaml::block(&before);
     if args.uses_editor() {
         let edited = editor::edit(context, name, &before_text).await?;
-        let after = context.parse_yaml(edited.text()).map_err(|error| {
+        let after = yaml_text::read(edited.text()).map_err(|error| {
             let error = CtlError::new("what the editor left is not valid YAML").because(error);
             edited.keep(context, error)
         })?;
@@ -132,10 +133,11 @@ async fn plan(context: &Context<'_>, name: &str, key: &ConfigKey, args: &EditCon
     }
     let mut after = key.document.clone().unwrap_or_default();
     if let Some(file) = &args.replace {
-        after = with_patch(Map::new(), document_in(context, file).await?);
+        after = Map::new();
+        merge::patch(&mut after, &document_in(context, file).await?);
     }
     if let Some(file) = &args.apply {
-        after = with_patch(after, document_in(context, file).await?);
+        merge::patch(&mut after, &document_in(context, file).await?);
     }
     for pair in args.settings() {
         after = setting(context, after, &pair)?;
@@ -155,8 +157,7 @@ fn setting(context: &Context<'_>, document: Map<String, Value>, pair: &str) -> R
     if ours && path.split('.').any(|part| part.trim().is_empty()) {
         return Err(CtlError::usage(format!("`{pair}` has an empty name in its key")).next("write KEY.PATH=VALUE"));
     }
-    let value = context
-        .parse_yaml(text)
+    let value = yaml_text::read(text)
         .map_err(|error| CtlError::new(format!("the value in `{pair}` is not valid YAML")).because(error))?;
     Ok(with_setting(document, path.trim(), value))
 }
@@ -168,7 +169,7 @@ async fn document_in(context: &Context<'_>, file: &str) -> Result<Map<String, Va
         std::fs::read_to_string(file).map_err(|error| CtlError::new(format!("cannot read {file}")).because(error))?
     };
     let named = if file == "-" { "the standard input" } else { file };
-    match context.parse_yaml(&text) {
+    match yaml_text::read(&text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(CtlError::new(format!("{named} does not hold a YAML mapping")).next("nothing was changed")),
         Err(error) => Err(CtlError::new(format!("{named} is not valid YAML")).because(error)),

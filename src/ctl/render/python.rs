@@ -51,12 +51,6 @@ pub fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// A float as PyYAML writes it: YAML 1.1 wants a dot before the exponent.
-pub fn yaml_float(number: f64) -> String {
-    let text = float(number);
-    if text.contains('.') { text } else { text.replacen('e', ".0e", 1) }
-}
-
 /// Bytes as MB, rounded half to even.
 pub fn megabytes(bytes: u64) -> u64 {
     const MB: u64 = 1_048_576;
@@ -111,7 +105,6 @@ mod tests {
             texts,
             ["1e+20", "1e+16", "1000000000000000.0", "1.5", "0.1", "1e-05", "0.0001", "-2.5e-07", "20.0"]
         );
-        assert_eq!(yaml_float(1e20), "1.0e+20");
         assert_eq!([524_288, 524_289, 1_572_864, 2_621_440].map(megabytes), [0, 1, 2, 2]);
     }
 
