@@ -91,7 +91,8 @@ impl Backend for RemoteBackend {
     }
 
     async fn revoke(&self, lease: i64) {
-        self.client.clone().lease_revoke(lease).await.unwrap();
+        // It may be gone already.
+        let _ = self.client.clone().lease_revoke(lease).await;
     }
 }
 

@@ -8,6 +8,7 @@ mod etcd;
 
 mod backend;
 mod cases;
+mod cases_model;
 mod cases_wakes;
 mod faults;
 mod proxy;
@@ -67,6 +68,7 @@ async fn run_all(backend: Arc<dyn Backend>) {
         cases::deleting_a_cluster_leaves_its_neighbours,
         cases::citus_groups_share_a_scope,
         cases::values_nobody_can_read_do_not_hurt,
+        cases_model::a_long_row_of_calls_ends_as_in_the_model,
         cases_wakes::news_wakes,
         cases_wakes::positions_wake_nobody,
         cases_wakes::status_wakes_all_but_the_leader,
