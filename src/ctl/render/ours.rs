@@ -1,7 +1,7 @@
 //! Our own tables and documents.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use serde_json::Value;
 
 use super::Look;
@@ -41,28 +41,34 @@ impl Mark {
     }
 }
 
-/// Draws a table; as wide as it needs to be, or as the terminal is.
+/// Columns of words, which may be wrapped. A host, an LSN or a name that is cut in two cannot be copied any more.
+const WRAPPED: [&str; 4] = ["Tags", "Pending restart reason", "Scheduled restart", "Reason"];
+
+/// Draws a table; as wide as it needs to be, words wrapped where the terminal is narrower.
 pub fn table(columns: &[Column], rows: &[Vec<Mark>], look: Look) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(columns.iter().map(|column| column.title));
-    table.set_content_arrangement(ContentArrangement::Disabled);
     for row in rows {
         table.add_row(row.iter().map(|mark| cell(mark, look.styled)));
     }
-    for (index, column) in columns.iter().enumerate().filter(|(_, column)| column.is_right) {
-        if let Some(drawn) = table.column_mut(index) {
-            let _ = column;
-            drawn.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    match look.width {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
     if look.styled {
         table.enforce_styling();
     } else {
         table.force_no_tty();
     }
-    if let Some(width) = look.width {
-        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    for (column, drawn) in columns.iter().zip(table.column_iter_mut()) {
+        if column.is_right {
+            drawn.set_cell_alignment(CellAlignment::Right);
+        }
+        drawn.set_constraint(match WRAPPED.contains(&column.title) {
+            true => ColumnConstraint::LowerBoundary(Width::Fixed(22)),
+            false => ColumnConstraint::ContentWidth,
+        });
     }
     table.to_string()
 }
