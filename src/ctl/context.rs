@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use serde_json::Value;
 
 use crate::api::client::Client;
 use crate::cluster::ClusterView;
-use crate::config::{CtlConfig, DcsConfig, Etcd3Config, yaml};
+use crate::config::DcsConfig;
 use crate::dcs::connect::{Identity, connect};
 use crate::dcs::{Dcs, DcsError, Timing};
 
 use super::error::CtlError;
+use super::settings;
+pub use super::settings::Settings;
 use super::ui::Ui;
 use super::{GlobalArgs, Personality};
 
@@ -22,21 +23,6 @@ const DCS_BUDGET: Duration = Duration::from_secs(4);
 
 /// How long a command waits for the DCS whatever it does: what remains when [`DCS_BUDGET`] did not help.
 pub const DCS_PATIENCE: Duration = Duration::from_millis(4500);
-
-/// pgherdctl's own configuration: file, then environment, then command line.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Default cluster name.
-    pub scope: Option<String>,
-    /// Key prefix.
-    pub namespace: String,
-    /// The DCS.
-    pub dcs: DcsConfig,
-    /// How the REST API is called.
-    pub ctl: CtlConfig,
-    /// `citus.group`, when the section is valid.
-    pub citus_group: Option<u32>,
-}
 
 /// Which part of a cluster is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +95,8 @@ impl<'a> Context<'a> {
         environment: &'a BTreeMap<String, String>,
         outside: Outside,
     ) -> Result<Self, CtlError> {
-        let settings = read_settings(global.config_file.as_deref(), global.dcs_url.as_deref())?;
+        let settings = settings::read(global, environment)?;
+        check_log_level(ui, environment)?;
         Ok(Self { ui, settings, environment, outside })
     }
 
@@ -145,6 +132,9 @@ impl<'a> Context<'a> {
 
     /// The DCS of a cluster.
     pub fn dcs(&self, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, CtlError> {
+        if self.settings.dcs == DcsConfig::Missing {
+            return Err(no_dcs());
+        }
         let opened = self.outside.open(&self.settings, cluster, groups);
         opened.map_err(|error| CtlError::dcs(format!("cannot reach cluster {cluster}"), error))
     }
@@ -188,26 +178,22 @@ impl<'a> Context<'a> {
     }
 }
 
-fn read_settings(file: Option<&str>, dcs_url: Option<&str>) -> Result<Settings, CtlError> {
-    let text =
-        file.map(std::fs::read_to_string).transpose().map_err(|error| CtlError::new("no file").because(error))?;
-    let document = yaml::read(&text.unwrap_or_default()).map_err(|error| CtlError::new("no YAML").because(error))?;
-    let hosts = match document.pointer("/etcd3/hosts").or(document.pointer("/etcd3/host")) {
-        Some(Value::Array(hosts)) => hosts.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Some(Value::String(hosts)) => hosts.split(',').map(|host| host.trim().to_owned()).collect(),
-        _ => Vec::new(),
-    };
-    let given = dcs_url.map(|url| url.rsplit("://").next().unwrap_or(url).to_owned());
-    let hosts = given.map_or(hosts, |host| vec![host]);
-    Ok(Settings {
-        scope: document.get("scope").and_then(Value::as_str).map(str::to_owned),
-        namespace: "service".to_owned(),
-        dcs: if hosts.is_empty() {
-            DcsConfig::Missing
-        } else {
-            DcsConfig::Etcd3(Etcd3Config { hosts, ..Etcd3Config::default() })
-        },
-        ctl: CtlConfig::default(),
-        citus_group: document.pointer("/citus/group").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()),
-    })
+fn no_dcs() -> CtlError {
+    let theirs = "Can not find suitable configuration of distributed configuration store\n\
+        Available implementations: consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper";
+    CtlError::new(theirs)
+        .in_better_words("the configuration does not say where the DCS is")
+        .next("add a section `etcd3` with `hosts`, or use -d etcd3://HOST:PORT")
+}
+
+/// patronictl ends when the level of its log is not one; ours writes no log.
+fn check_log_level(ui: &Ui, environment: &BTreeMap<String, String>) -> Result<(), CtlError> {
+    const LEVELS: [&str; 8] = ["CRITICAL", "FATAL", "ERROR", "WARNING", "WARN", "INFO", "DEBUG", "NOTSET"];
+    const VARIABLES: [&str; 3] = ["PATRONI_LOG_LEVEL", "PATRONI_LOGLEVEL", "LOGLEVEL"];
+    match VARIABLES.iter().find_map(|name| environment.get(*name)) {
+        Some(level) if ui.personality().is_patronictl() && !LEVELS.contains(&level.to_uppercase().as_str()) => {
+            Err(CtlError::new(format!("Unknown level: '{level}'")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -31,13 +31,15 @@ pub struct CtlError {
     pub better: Option<String>,
     /// What to do next.
     pub hint: Option<String>,
+    /// patronictl keeps the causes to itself.
+    is_quiet: bool,
     #[source]
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 impl CtlError {
     fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), better: None, hint: None, source: None }
+        Self { kind, message: message.into(), better: None, hint: None, is_quiet: false, source: None }
     }
 
     /// A failure or a refusal (exit 1). The message is what follows `Error: ` in patronictl, where it has one.
@@ -97,6 +99,18 @@ impl CtlError {
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Lets patronictl's personality say the message and nothing more.
+    pub fn quiet_for_patronictl(mut self) -> Self {
+        self.is_quiet = true;
+        self
+    }
+
+    /// What patronictl's personality says after `Error: `.
+    pub fn as_patronictl(&self) -> String {
+        let causes = if self.is_quiet { Vec::new() } else { self.causes() };
+        std::iter::once(self.message.clone()).chain(causes).collect::<Vec<_>>().join(": ")
     }
 
     /// The causes, outermost first.

@@ -29,6 +29,7 @@ pub mod render;
 pub mod report;
 pub mod restarting;
 pub mod schedule;
+pub mod settings;
 pub mod targets;
 pub mod ui;
 pub mod usage;

@@ -21,14 +21,7 @@ fn as_patronictl(ui: &Ui, error: &CtlError) -> String {
         ErrorKind::Aborted => "Aborted!".to_owned(),
         ErrorKind::Interrupted if ui.is_asking() => "Aborted!".to_owned(),
         ErrorKind::Interrupted => "\nAborted!".to_owned(),
-        _ => {
-            let mut text = format!("Error: {}", error.message);
-            for cause in error.causes() {
-                text.push_str(": ");
-                text.push_str(&cause);
-            }
-            text
-        }
+        _ => format!("Error: {}", error.as_patronictl()),
     }
 }
 
