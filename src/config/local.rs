@@ -4,10 +4,17 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::cluster::tags::{as_integer, is_truthy};
 use crate::cluster::{MemberName, Tags};
 
+use super::address::split_host_port;
 use super::dcs::DcsConfig;
+use super::finding::{ConfigError, Finding, Missing};
+use super::merge::text;
+use super::overlay::{self, AUTHENTICATION_KEYS};
+use super::reader::{Findings, Section};
 use super::secret::Secret;
+use super::yaml;
 
 /// A node's configuration, read and checked. `document` is the merged whole; the fields are its typed parts.
 #[derive(Clone, Debug, PartialEq)]
@@ -177,3 +184,307 @@ pub enum WatchdogMode {
     /// Do not lead without.
     Required,
 }
+
+/// The format of a log line unless another is configured.
+const LOG_FORMAT: &str = "%(asctime)s %(levelname)s: %(message)s";
+/// A name that strict synchronous mode puts into `synchronous_standby_names` when there is no standby.
+const PLACEHOLDER_NAME: &str = "__patroni_strict_sync_replica_placeholder__";
+
+/// What must be there, and what to write.
+const REQUIRED: [(&str, &str); 5] = [
+    ("scope", "add `scope: <name of the cluster>`, the same on every member"),
+    ("name", "add `name: <name of this member>`, different on every member"),
+    ("restapi.listen", "add the address of the REST interface, for example `listen: 0.0.0.0:8008`"),
+    ("postgresql.listen", "add the address of the server, for example `listen: 0.0.0.0:5432`"),
+    ("postgresql.data_dir", "add the path of the data directory, for example `data_dir: /var/lib/postgresql/data`"),
+];
+
+impl LocalConfig {
+    /// Merges files (name for messages, text; later ones win) and `PATRONI_*` variables, and reads the result.
+    pub fn build(
+        files: &[(String, String)],
+        environment: &BTreeMap<String, String>,
+    ) -> Result<(Self, Vec<Finding>), ConfigError> {
+        let (document, mut findings) = overlay::assemble(files, environment)?;
+        let (config, more) = Self::from_document(document)?;
+        findings.extend(more);
+        Ok((config, findings))
+    }
+
+    /// Reads a merged document. Errs when something required is missing; all that is missing is named at once.
+    pub fn from_document(mut document: Map<String, Value>) -> Result<(Self, Vec<Finding>), ConfigError> {
+        accept_old_layouts(&mut document);
+        let findings = Findings::default();
+        let top = Section::top(&document, &findings);
+        check_required(&top)?;
+        let name = top.text("name").unwrap_or_default();
+        check_name(&name)?;
+        let restapi = RestApiConfig::read(&top.section("restapi"));
+        let citus = citus(&top);
+        if citus.is_some() {
+            top.warn(
+                "citus",
+                "the citus section is not used by this version: the member acts as one of a plain cluster",
+            );
+        }
+        let config = Self {
+            scope: top.text("scope").unwrap_or_default(),
+            name: MemberName::new(name),
+            namespace: namespace(&top),
+            log: LogConfig::read(&top.section("log")),
+            ctl: CtlConfig::read(&top.section("ctl"), &top.section("restapi")),
+            restapi,
+            dcs: DcsConfig::read(&top),
+            bootstrap: document.contains_key("bootstrap").then(|| BootstrapConfig::read(&top.section("bootstrap"))),
+            watchdog: WatchdogConfig::read(&top.section("watchdog")),
+            tags: read_tags(&top.section("tags")),
+            citus,
+            document: document.clone(),
+        };
+        Ok((config, findings.into_vec()))
+    }
+}
+
+fn check_required(top: &Section<'_>) -> Result<(), ConfigError> {
+    let is_missing = |path: &str| match path.split_once('.') {
+        Some((section, key)) => top.section(section).text(key).is_none(),
+        None => top.text(path).is_none(),
+    };
+    let missing = REQUIRED.into_iter().filter(|(path, _)| is_missing(path));
+    let missing: Vec<_> = missing.map(|(path, advice)| Missing { path, advice }).collect();
+    if missing.is_empty() { Ok(()) } else { Err(ConfigError::Missing(missing)) }
+}
+
+fn check_name(name: &str) -> Result<(), ConfigError> {
+    let message = if name.to_lowercase() == PLACEHOLDER_NAME {
+        format!("'{name}' has a meaning of its own in synchronous_standby_names; choose another name")
+    } else if name.contains('/') {
+        format!("'{name}' contains a slash, which separates keys in the DCS; choose a name without")
+    } else {
+        return Ok(());
+    };
+    Err(ConfigError::Invalid { path: "name".to_owned(), message })
+}
+
+/// Layouts of early Patroni versions: `name` and the users directly inside `postgresql`; keys of users that nobody
+/// knows are dropped.
+fn accept_old_layouts(document: &mut Map<String, Value>) {
+    let has_name = document.contains_key("name");
+    let Some(Value::Object(postgresql)) = document.get_mut("postgresql") else { return };
+    if !postgresql.contains_key("authentication") {
+        let users = ["replication", "superuser"].into_iter();
+        let users = users.filter_map(|user| Some((user.to_owned(), postgresql.get(user)?.clone())));
+        let users: Map<String, Value> = users.collect();
+        let has_rewind_user = postgresql.contains_key("pg_rewind");
+        if !users.is_empty() || has_rewind_user {
+            postgresql.insert("use_pg_rewind".to_owned(), Value::from(has_rewind_user));
+        }
+        postgresql.insert("authentication".to_owned(), Value::Object(users));
+    }
+    let rewind_user = postgresql.get("pg_rewind").filter(|user| user.is_object()).cloned();
+    if let Some(Value::Object(users)) = postgresql.get_mut("authentication") {
+        if let (Some(user), false) = (rewind_user, users.contains_key("superuser")) {
+            users.insert("superuser".to_owned(), user);
+        }
+        for user in users.values_mut().filter_map(Value::as_object_mut) {
+            user.retain(|key, _| AUTHENTICATION_KEYS.contains(&key.as_str()));
+        }
+    }
+    if let (false, Some(name)) = (has_name, postgresql.get("name").cloned()) {
+        document.insert("name".to_owned(), name);
+    }
+}
+
+pub(super) fn namespace(top: &Section<'_>) -> String {
+    top.text("namespace").unwrap_or_else(|| "service".to_owned())
+}
+
+/// Patroni takes the section only with an integer and a text.
+pub(super) fn citus(top: &Section<'_>) -> Option<(u32, String)> {
+    let section = top.section("citus");
+    let group = section.value("group")?.as_u64().and_then(|group| u32::try_from(group).ok())?;
+    Some((group, section.value("database")?.as_str()?.to_owned()))
+}
+
+/// User and password of a section; the old key `auth: user:password` is understood too.
+fn basic_authentication(section: &Section<'_>) -> Option<(String, Secret)> {
+    if section.value("authentication").is_none() {
+        let auth = section.text("auth")?;
+        let (user, password) = auth.split_once(':')?;
+        return Some((user.to_owned(), Secret::new(password)));
+    }
+    let user = section.section("authentication");
+    match (user.text("username"), user.secret("password")) {
+        (Some(name), Some(password)) => Some((name, password)),
+        (None, None) => None,
+        _ => {
+            let path = section.path_of("authentication");
+            section.warn("authentication", format!("{path} needs both username and password; it is ignored"));
+            None
+        }
+    }
+}
+
+impl LogConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let level = section.text("level").map_or_else(|| "INFO".to_owned(), |level| level.to_uppercase());
+        let level = match level.as_str() {
+            "DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL" => level,
+            "WARN" => "WARNING".to_owned(),
+            "FATAL" => "CRITICAL".to_owned(),
+            other => {
+                section.warn("level", format!("log.level {other} is unknown; INFO is used"));
+                "INFO".to_owned()
+            }
+        };
+        let kind = section.text("type").unwrap_or_else(|| "plain".to_owned()).to_lowercase();
+        if !["plain", "json"].contains(&kind.as_str()) {
+            section.warn("type", format!("log.type {kind} is unknown; plain is used"));
+        }
+        let count = |key: &str, default: i64| section.integer(key, None).unwrap_or(default).max(0).unsigned_abs();
+        Self {
+            is_json: kind == "json",
+            level,
+            format: section.value("format").map_or_else(|| Value::from(LOG_FORMAT), log_format),
+            dateformat: section.text("dateformat"),
+            static_fields: section.section("static_fields").map().cloned().unwrap_or_default(),
+            dir: section.text("dir"),
+            mode: section.integer("mode", None).and_then(|mode| u32::try_from(mode).ok()).filter(|mode| *mode <= 0o777),
+            file_size: count("file_size", 25_000_000),
+            file_num: u32::try_from(count("file_num", 4)).unwrap_or(u32::MAX),
+            loggers: section.text_map("loggers"),
+            deduplicate_heartbeat_logs: section.flag("deduplicate_heartbeat_logs", false),
+        }
+    }
+}
+
+/// A text without any `%(field)` is a list written into a variable.
+fn log_format(value: &Value) -> Value {
+    let listed = value.as_str().filter(|text| !text.contains("%(")).and_then(|text| yaml::read(text).ok());
+    listed.filter(Value::is_array).unwrap_or_else(|| value.clone())
+}
+
+impl RestApiConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let listen = section.text("listen").unwrap_or_default();
+        let connect_address = section.text("connect_address").unwrap_or_else(|| listen.clone());
+        let host = split_host_port(&connect_address, 0).map(|(host, _)| host).unwrap_or_default();
+        if ["", "*", "0.0.0.0", "::"].contains(&host.as_str()) {
+            let message = format!(
+                "other members cannot reach '{connect_address}'; set restapi.connect_address to this node's address"
+            );
+            section.warn("connect_address", message);
+        }
+        let verify_client = match section.text("verify_client").map(|mode| mode.to_lowercase()).as_deref() {
+            None | Some("none") => VerifyClient::None,
+            Some("optional") => VerifyClient::Optional,
+            Some("required") => VerifyClient::Required,
+            Some(other) => {
+                section.warn("verify_client", format!("restapi.verify_client {other} is unknown; none is used"));
+                VerifyClient::None
+            }
+        };
+        let tokens = section.text("server_tokens").map_or_else(|| "original".to_owned(), |text| text.to_lowercase());
+        let queue = section.integer("request_queue_size", None).unwrap_or(5).clamp(0, 4096);
+        Self {
+            listen,
+            connect_address,
+            authentication: basic_authentication(section),
+            certfile: section.text("certfile"),
+            keyfile: section.text("keyfile"),
+            keyfile_password: section.secret("keyfile_password"),
+            cafile: section.text("cafile"),
+            ciphers: section.text("ciphers"),
+            verify_client,
+            allowlist: section.texts("allowlist").unwrap_or_default(),
+            allowlist_include_members: section.flag("allowlist_include_members", false),
+            http_extra_headers: section.text_map("http_extra_headers"),
+            https_extra_headers: section.text_map("https_extra_headers"),
+            request_queue_size: u32::try_from(queue).unwrap_or(5),
+            server_tokens: if ["minimal", "productonly"].contains(&tokens.as_str()) {
+                tokens
+            } else {
+                "original".into()
+            },
+        }
+    }
+}
+
+impl CtlConfig {
+    pub(super) fn read(section: &Section<'_>, restapi: &Section<'_>) -> Self {
+        let certfile = section.text("certfile");
+        let has_certificate = certfile.is_some();
+        Self {
+            authentication: basic_authentication(section).or_else(|| basic_authentication(restapi)),
+            insecure: section.flag("insecure", false),
+            cacert: section.text("cacert").or_else(|| restapi.text("cafile")),
+            certfile,
+            keyfile: section.text("keyfile").filter(|_| has_certificate),
+            keyfile_password: section.secret("keyfile_password").filter(|_| has_certificate),
+        }
+    }
+}
+
+impl BootstrapConfig {
+    fn read(section: &Section<'_>) -> Self {
+        if section.value("users").is_some_and(is_truthy) {
+            let message = "bootstrap.users is not supported since Patroni 4.0; create users in a \
+                           bootstrap.post_bootstrap script";
+            section.warn("users", message);
+        }
+        Self {
+            dcs: section.section("dcs").map().cloned().unwrap_or_default(),
+            method: section.text("method").unwrap_or_else(|| "initdb".to_owned()),
+            initdb: section.value("initdb").cloned().unwrap_or_default(),
+            pg_hba: section.texts("pg_hba").unwrap_or_default(),
+            post_bootstrap: section.text("post_bootstrap").or_else(|| section.text("post_init")),
+            section: section.map().cloned().unwrap_or_default(),
+        }
+    }
+}
+
+impl WatchdogConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let mode = match section.value("mode") {
+            None => WatchdogMode::Automatic,
+            Some(Value::Bool(false)) => WatchdogMode::Off,
+            Some(value) => match text(value).to_lowercase().as_str() {
+                "automatic" | "auto" => WatchdogMode::Automatic,
+                "require" | "required" => WatchdogMode::Required,
+                "off" | "disable" | "disabled" => WatchdogMode::Off,
+                _ => {
+                    let message = format!("Watchdog mode {} not recognized, disabling watchdog", text(value));
+                    section.warn("mode", message);
+                    WatchdogMode::Off
+                }
+            },
+        };
+        Self {
+            mode,
+            device: section.text("device").unwrap_or_else(|| "/dev/watchdog".to_owned()),
+            safety_margin: section.integer("safety_margin", None).unwrap_or(5),
+            driver: section.text("driver").unwrap_or_else(|| "default".to_owned()),
+        }
+    }
+}
+
+/// Tags as configured, with a warning where a switch and its priority say different things.
+fn read_tags(section: &Section<'_>) -> Tags {
+    for (switch, priority) in [("nofailover", "failover_priority"), ("nosync", "sync_priority")] {
+        let (Some(flag), Some(number)) = (section.value(switch), section.value(priority).and_then(as_integer)) else {
+            continue;
+        };
+        if is_truthy(flag) == (number > 0) {
+            let flag = text(flag);
+            let message = format!(
+                "Conflicting configuration between {switch}: {flag} and {priority}: {number}. \
+                 Defaulting to {switch}: {flag}"
+            );
+            section.warn(switch, message);
+        }
+    }
+    Tags(section.map().cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

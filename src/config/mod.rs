@@ -1,10 +1,12 @@
 //! Configuration documents and their rules. Text and maps come in, never a path: files are read where they belong.
 
+pub mod address;
 pub mod dcs;
 pub mod dynamic;
 pub mod finding;
 pub mod local;
 pub mod merge;
+pub mod operator;
 pub mod overlay;
 pub mod parameters;
 pub mod postgresql;
@@ -18,5 +20,6 @@ pub use finding::{ConfigError, Finding, Missing, Severity};
 pub use local::{
     BootstrapConfig, CtlConfig, LocalConfig, LogConfig, RestApiConfig, VerifyClient, WatchdogConfig, WatchdogMode,
 };
+pub use operator::OperatorConfig;
 pub use postgresql::{Credentials, PostgresConfig};
 pub use secret::Secret;
