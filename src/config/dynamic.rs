@@ -5,6 +5,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::cluster::tags::is_truthy;
+
+use super::finding::Finding;
+use super::merge::text;
+use super::reader::{Findings, Section};
+
 /// The dynamic configuration, read: every value has its default and bounds applied. `document` is what stands in the
 /// DCS; adjusted timing is not written back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,7 +35,7 @@ pub struct Dynamic {
     pub primary_stop_timeout: Duration,
     /// Standbys that still receive WAL stand back this long.
     pub primary_race_backoff: Duration,
-    /// Synchronous replication.
+    /// Synchronous replication; off in a standby cluster, whatever is configured.
     pub synchronous_mode: SynchronousMode,
     /// Block commits rather than run without a synchronous standby.
     pub synchronous_mode_strict: bool,
@@ -51,6 +57,222 @@ pub struct Dynamic {
     pub use_slots: bool,
     /// The document.
     pub document: Map<String, Value>,
+}
+
+/// Old names of settings, which count while the new one is not there.
+const OLD_NAMES: [(&str, &str); 2] =
+    [("primary_start_timeout", "master_start_timeout"), ("primary_stop_timeout", "master_stop_timeout")];
+
+/// Settings whose values bring their own integers: name, default, minimum, all in seconds.
+const TIMING: [(&str, i64, i64); 3] = [("loop_wait", 10, 1), ("retry_timeout", 10, 3), ("ttl", 30, 20)];
+
+impl Default for Dynamic {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+            loop_wait: Duration::from_secs(10),
+            retry_timeout: Duration::from_secs(10),
+            maximum_lag_on_failover_bytes: 1_048_576,
+            maximum_lag_on_syncnode_bytes: None,
+            max_timelines_history: 0,
+            check_timeline: false,
+            primary_start_timeout: Duration::from_secs(300),
+            primary_stop_timeout: Duration::ZERO,
+            primary_race_backoff: Duration::ZERO,
+            synchronous_mode: SynchronousMode::Off,
+            synchronous_mode_strict: false,
+            synchronous_node_count: 1,
+            failsafe_mode: false,
+            pause: false,
+            member_slots_ttl: Duration::from_secs(1800),
+            slots: Map::new(),
+            ignore_slots: Vec::new(),
+            standby_cluster: None,
+            use_slots: true,
+            document: Map::new(),
+        }
+    }
+}
+
+impl Dynamic {
+    /// Reads a dynamic configuration when there was none before.
+    pub fn from_document(document: &Map<String, Value>) -> (Self, Vec<Finding>) {
+        Self::default().after(document)
+    }
+
+    /// Reads the dynamic configuration that comes after this one.
+    ///
+    /// A setting that cannot be read falls back to its default. Not so `ttl`, `loop_wait`, `retry_timeout` and the
+    /// section `postgresql`: if one of them is unusable, all of them keep the values from before (with a finding of
+    /// severity error), while the other settings take effect. Timing that does not fit together is adjusted here and
+    /// not in the document.
+    pub fn after(&self, document: &Map<String, Value>) -> (Self, Vec<Finding>) {
+        let findings = Findings::default();
+        let top = Section::top(document, &findings);
+        let mut settings = Self::read(&top);
+        settings.document = document.clone();
+        match check_postgresql(document).and_then(|()| timing(document, &findings)) {
+            Ok([loop_wait, retry_timeout, ttl]) => {
+                (settings.loop_wait, settings.retry_timeout, settings.ttl) = (loop_wait, retry_timeout, ttl);
+            }
+            Err((path, reason)) => {
+                findings.add(Finding::error(path, format!("Exception when setting dynamic_configuration: {reason}")));
+                settings.loop_wait = self.loop_wait;
+                settings.retry_timeout = self.retry_timeout;
+                settings.ttl = self.ttl;
+                settings.use_slots = self.use_slots;
+            }
+        }
+        (settings, findings.into_vec())
+    }
+
+    fn read(top: &Section<'_>) -> Self {
+        let defaults = Self::default();
+        let standby_cluster = StandbyCluster::read(&top.section("standby_cluster"));
+        let use_slots = top.map().and_then(|map| map.get("postgresql")?.as_object()?.get("use_slots"));
+        let lag = top.integer("maximum_lag_on_failover", None);
+        let sync_lag = top.integer("maximum_lag_on_syncnode", None).unwrap_or(-1);
+        let history = top.integer("max_timelines_history", None).unwrap_or(0);
+        Self {
+            maximum_lag_on_failover_bytes: lag.map_or(1_048_576, |lag| u64::try_from(lag).unwrap_or(0)),
+            maximum_lag_on_syncnode_bytes: u64::try_from(sync_lag).ok().filter(|lag| *lag > 0),
+            max_timelines_history: usize::try_from(history).unwrap_or(0),
+            check_timeline: top.flag("check_timeline", false),
+            primary_start_timeout: seconds(top, "primary_start_timeout", 300),
+            primary_stop_timeout: seconds(top, "primary_stop_timeout", 0),
+            primary_race_backoff: seconds(top, "primary_race_backoff", 0),
+            // A standby cluster has no say in what its upstream waits for.
+            synchronous_mode: match standby_cluster {
+                Some(_) => SynchronousMode::Off,
+                None => SynchronousMode::read(top),
+            },
+            synchronous_mode_strict: top.flag("synchronous_mode_strict", false),
+            synchronous_node_count: top
+                .integer("synchronous_node_count", None)
+                .and_then(|count| usize::try_from(count).ok())
+                .unwrap_or(1)
+                .max(1),
+            failsafe_mode: top.flag("failsafe_mode", false),
+            pause: top.flag("pause", false),
+            member_slots_ttl: seconds(top, "member_slots_ttl", 1800),
+            slots: slots(top),
+            ignore_slots: match top.value("ignore_slots") {
+                Some(Value::Array(matchers)) => matchers.clone(),
+                Some(other) if is_truthy(other) => {
+                    top.warn("ignore_slots", "ignore_slots is not a list and is ignored");
+                    Vec::new()
+                }
+                _ => Vec::new(),
+            },
+            standby_cluster,
+            use_slots: use_slots.is_none_or(is_truthy),
+            ..defaults
+        }
+    }
+
+    /// Whether this whole cluster replicates from another one.
+    pub fn is_standby_cluster(&self) -> bool {
+        self.standby_cluster.is_some()
+    }
+
+    /// Whether the primary waits for standbys, in either way.
+    pub fn is_synchronous(&self) -> bool {
+        self.synchronous_mode != SynchronousMode::Off
+    }
+
+    /// Whether any of several standbys may confirm a commit.
+    pub fn is_quorum(&self) -> bool {
+        self.synchronous_mode == SynchronousMode::Quorum
+    }
+
+    /// How many standbys must at least be synchronous: one in strict mode.
+    pub fn minimum_sync_standbys(&self) -> usize {
+        usize::from(self.is_synchronous() && self.synchronous_mode_strict)
+    }
+}
+
+fn seconds(top: &Section<'_>, name: &str, default: u64) -> Duration {
+    let old_name = OLD_NAMES.iter().find(|(new, _)| *new == name).map(|(_, old)| *old);
+    let is_absent = !top.map().is_some_and(|map| map.contains_key(name));
+    let name = old_name.filter(|_| is_absent).unwrap_or(name);
+    let number = top.integer(name, Some("s"));
+    Duration::from_secs(number.map_or(default, |number| u64::try_from(number).unwrap_or(0)))
+}
+
+/// Permanent slots: the first of three names that is not empty.
+fn slots(top: &Section<'_>) -> Map<String, Value> {
+    let names = ["permanent_replication_slots", "permanent_slots", "slots"];
+    let Some(name) = names.into_iter().find(|name| top.value(name).is_some_and(is_truthy)) else {
+        return Map::new();
+    };
+    top.section(name).map().cloned().unwrap_or_default()
+}
+
+/// The part that the server's configuration is made of must have the right shape.
+fn check_postgresql(document: &Map<String, Value>) -> Result<(), (&'static str, String)> {
+    let Some(section) = document.get("postgresql").filter(|section| is_truthy(section)) else { return Ok(()) };
+    let Value::Object(section) = section else {
+        return Err(("postgresql", "postgresql is not a mapping".to_owned()));
+    };
+    match section.get("parameters").filter(|parameters| is_truthy(parameters)) {
+        Some(parameters) if !parameters.is_object() => {
+            Err(("postgresql.parameters", "postgresql.parameters is not a mapping".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `loop_wait`, `retry_timeout` and `ttl`, brought above their minimum and into proportion: a leader must be able to
+/// try twice within the life of its lease.
+fn timing(document: &Map<String, Value>, findings: &Findings) -> Result<[Duration; 3], (&'static str, String)> {
+    let mut values = [0; 3];
+    for ((name, default, minimum), slot) in TIMING.into_iter().zip(&mut values) {
+        let value = match document.get(name) {
+            None => default,
+            Some(value) => {
+                python_int(value).ok_or_else(|| (name, format!("{name}='{}' is not an integer", text(value))))?
+            }
+        };
+        if value < minimum {
+            findings
+                .add(Finding::warning(name, format!("{name}={value} can't be smaller than {minimum}, adjusting...")));
+        }
+        // More than a week is no timing; it only has to stay clear of overflow.
+        *slot = value.clamp(minimum, 604_800);
+    }
+    let [mut loop_wait, mut retry_timeout, ttl] = values;
+    let rule = "Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where";
+    if 1 + 2 * retry_timeout > ttl {
+        let smaller = (ttl - 1) / 2;
+        findings.add(Finding::warning(
+            "ttl",
+            format!(
+                "{rule} ttl={ttl}. Adjusting loop_wait from {loop_wait} to 1 and retry_timeout from {retry_timeout} \
+                 to {smaller}"
+            ),
+        ));
+        (loop_wait, retry_timeout) = (1, smaller);
+    } else if loop_wait + 2 * retry_timeout > ttl {
+        let smaller = ttl - 2 * retry_timeout;
+        findings.add(Finding::warning(
+            "ttl",
+            format!(
+                "{rule} ttl={ttl} and retry_timeout={retry_timeout}. Adjusting loop_wait from {loop_wait} to {smaller}"
+            ),
+        ));
+        loop_wait = smaller;
+    }
+    Ok([loop_wait, retry_timeout, ttl].map(|seconds| Duration::from_secs(seconds.unsigned_abs())))
+}
+
+/// What Python's `int` makes of a value: floats are cut, booleans are 0 and 1, text must be decimal.
+fn python_int(value: &Value) -> Option<i64> {
+    match value {
+        Value::Bool(flag) => Some(i64::from(*flag)),
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(|float| float as i64)),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
 }
 
 /// `synchronous_mode`.
@@ -83,4 +305,172 @@ pub struct StandbyCluster {
     pub archive_cleanup_command: Option<String>,
     /// Apply delay, as configured.
     pub recovery_min_apply_delay: Option<String>,
+}
+
+impl SynchronousMode {
+    fn read(top: &Section<'_>) -> Self {
+        match top.value("synchronous_mode") {
+            Some(Value::String(text)) if text.eq_ignore_ascii_case("quorum") => Self::Quorum,
+            _ if top.flag("synchronous_mode", false) => Self::Priority,
+            _ => Self::Off,
+        }
+    }
+}
+
+impl StandbyCluster {
+    /// `None` unless the section says where to replicate from.
+    fn read(section: &Section<'_>) -> Option<Self> {
+        let is_given = |key: &str| section.value(key).is_some_and(is_truthy);
+        if !["host", "port", "restore_command"].into_iter().any(is_given) {
+            return None;
+        }
+        let port = section.integer("port", None);
+        if port.is_some_and(|port| u16::try_from(port).is_err()) {
+            section.warn("port", "standby_cluster.port is no port number; the default is used");
+        }
+        Some(Self {
+            host: section.text("host"),
+            port: port.and_then(|port| u16::try_from(port).ok()),
+            primary_slot_name: section.text("primary_slot_name"),
+            create_replica_methods: section.texts("create_replica_methods").unwrap_or_default(),
+            restore_command: section.text("restore_command"),
+            archive_cleanup_command: section.text("archive_cleanup_command"),
+            recovery_min_apply_delay: section.text("recovery_min_apply_delay"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn read(document: Value) -> (Dynamic, Vec<String>) {
+        let (settings, findings) = Dynamic::from_document(document.as_object().unwrap());
+        (settings, findings.into_iter().map(|finding| finding.message).collect())
+    }
+
+    fn timing_of(document: Value) -> ([u64; 3], Vec<String>) {
+        let (settings, findings) = read(document);
+        ([settings.ttl, settings.loop_wait, settings.retry_timeout].map(|duration| duration.as_secs()), findings)
+    }
+
+    #[test]
+    fn an_empty_document_is_all_defaults() {
+        assert_eq!(read(json!({})), (Dynamic::default(), vec![]));
+    }
+
+    #[test]
+    fn timing_is_brought_into_bounds() {
+        let (timing, findings) = timing_of(json!({"ttl": 10, "loop_wait": 0, "retry_timeout": "1"}));
+        assert_eq!(timing, [20, 1, 3]);
+        assert_eq!(
+            findings,
+            [
+                "loop_wait=0 can't be smaller than 1, adjusting...",
+                "retry_timeout=1 can't be smaller than 3, adjusting...",
+                "ttl=10 can't be smaller than 20, adjusting...",
+            ]
+        );
+    }
+
+    #[test]
+    fn timing_is_brought_into_proportion() {
+        let (timing, findings) = timing_of(json!({"ttl": 20}));
+        assert_eq!(timing, [20, 1, 9]);
+        assert_eq!(
+            findings,
+            ["Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where ttl=20. \
+              Adjusting loop_wait from 10 to 1 and retry_timeout from 10 to 9"]
+        );
+        let (timing, findings) = timing_of(json!({"ttl": 25, "retry_timeout": 10.9}));
+        assert_eq!(timing, [25, 5, 10]);
+        assert_eq!(
+            findings,
+            ["Violated the rule \"loop_wait + 2*retry_timeout <= ttl\", where ttl=25 and retry_timeout=10. \
+              Adjusting loop_wait from 10 to 5"]
+        );
+    }
+
+    #[test]
+    fn an_unusable_document_keeps_timing_but_not_the_rest() {
+        let (before, _) = read(json!({"ttl": 40, "postgresql": {"use_slots": false}}));
+        for unusable in [
+            json!({"ttl": "soon", "pause": true}),
+            json!({"loop_wait": null, "pause": true}),
+            json!({"ttl": 50, "pause": true, "postgresql": {"parameters": [1]}}),
+            json!({"ttl": 50, "pause": true, "postgresql": "x"}),
+        ] {
+            let (after, findings) = before.after(unusable.as_object().unwrap());
+            assert_eq!((after.ttl.as_secs(), after.use_slots, after.pause), (40, false, true), "{unusable}");
+            assert_eq!(Value::Object(after.document), unusable);
+            assert!(findings[0].message.starts_with("Exception when setting dynamic_configuration"), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn modes_and_flags() {
+        let mode = |value: Value| read(json!({"synchronous_mode": value})).0.synchronous_mode;
+        assert_eq!(mode(json!("on")), SynchronousMode::Priority);
+        assert_eq!(mode(json!("Quorum")), SynchronousMode::Quorum);
+        assert_eq!(mode(json!("never")), SynchronousMode::Off);
+        let (settings, _) = read(json!({"synchronous_mode": true, "standby_cluster": {"port": 5432}}));
+        assert!(settings.is_standby_cluster() && !settings.is_synchronous());
+        let (settings, findings) = read(json!({"pause": "yes", "failsafe_mode": "perhaps", "check_timeline": 1}));
+        assert!(settings.pause && settings.check_timeline && !settings.failsafe_mode);
+        assert_eq!(findings, ["failsafe_mode is not a boolean; false is used"]);
+    }
+
+    #[test]
+    fn numbers_fall_back_to_their_defaults() {
+        let (settings, findings) = read(json!({
+            "maximum_lag_on_failover": "1MB", "maximum_lag_on_syncnode": 0, "member_slots_ttl": "30min",
+            "primary_start_timeout": 0, "master_stop_timeout": 7, "synchronous_node_count": 0, "max_timelines_history": 3,
+        }));
+        assert_eq!(settings.maximum_lag_on_failover_bytes, 1_048_576);
+        assert_eq!(settings.maximum_lag_on_syncnode_bytes, None);
+        assert_eq!(settings.member_slots_ttl.as_secs(), 1800);
+        assert_eq!(settings.primary_start_timeout, Duration::ZERO);
+        assert_eq!(settings.primary_stop_timeout.as_secs(), 7);
+        assert_eq!((settings.synchronous_node_count, settings.max_timelines_history), (1, 3));
+        assert_eq!(findings, ["maximum_lag_on_failover '1MB' is not an integer; the default is used"]);
+    }
+
+    #[test]
+    fn slots_and_the_standby_section() {
+        let (settings, _) = read(json!({"slots": {"a": null}, "permanent_slots": {"b": {}}}));
+        assert_eq!(Value::Object(settings.slots), json!({"b": {}}));
+        assert_eq!(read(json!({"standby_cluster": {"primary_slot_name": "x"}})).0.standby_cluster, None);
+        let (settings, _) =
+            read(json!({"standby_cluster": {"host": "h", "port": "5433", "create_replica_methods": ["x"]}}));
+        let standby = settings.standby_cluster.unwrap();
+        assert_eq!((standby.host.as_deref(), standby.port), (Some("h"), Some(5433)));
+        assert_eq!(standby.create_replica_methods, ["x"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn timing_always_fits(ttl in any::<i64>(), loop_wait in -5i64..100, retry_timeout in -5i64..100) {
+            let (settings, _) = read(json!({"ttl": ttl % 100, "loop_wait": loop_wait, "retry_timeout": retry_timeout}));
+            prop_assert!(settings.loop_wait + 2 * settings.retry_timeout <= settings.ttl);
+            prop_assert!(settings.ttl.as_secs() >= 20 && settings.loop_wait.as_secs() >= 1);
+            prop_assert!(settings.retry_timeout.as_secs() >= 3);
+        }
+
+        #[test]
+        fn no_document_panics(
+            keys in prop::collection::vec(prop::sample::select(vec!["ttl", "loop_wait", "slots", "standby_cluster",
+                "postgresql", "ignore_slots", "synchronous_mode", "member_slots_ttl", "pause"]), 3),
+            values in prop::collection::vec(crate::config::yaml::tests::value(), 3)
+        ) {
+            let document: Map<String, Value> =
+                keys.into_iter().map(str::to_owned).zip(values).collect();
+            let (settings, _) = Dynamic::from_document(&document);
+            let kept: Dynamic = serde_json::from_value(serde_json::to_value(&settings).unwrap()).unwrap();
+            prop_assert_eq!(kept, settings);
+        }
+    }
 }

@@ -120,9 +120,13 @@ impl<'a> Section<'a> {
 
     /// A mapping to texts.
     pub(super) fn text_map(&self, key: &str) -> BTreeMap<String, String> {
-        let section = self.section(key);
-        let Some(map) = section.map else { return BTreeMap::new() };
-        map.keys().filter_map(|name| Some((name.clone(), section.text(name)?))).collect()
+        self.section(key).text_keys()
+    }
+
+    /// The whole section as a mapping to texts.
+    pub(super) fn text_keys(&self) -> BTreeMap<String, String> {
+        let names = self.map.into_iter().flat_map(Map::keys);
+        names.filter_map(|name| Some((name.clone(), self.text(name)?))).collect()
     }
 
     pub(super) fn warn(&self, key: &str, message: impl Into<String>) {
