@@ -109,6 +109,13 @@ pub fn answer_limit(pace: Pace) -> Duration {
     polls + pace.retry_timeout + Duration::from_secs(5)
 }
 
+/// How long the members may take to act on a request in the DCS. A leader that cannot be asked is perhaps gone: then
+/// nothing happens until its lease has run out and the others have noticed.
+pub fn pickup_limit(pace: Pace) -> Duration {
+    let polls = pace.loop_wait.max(Duration::from_secs(10)) * 2;
+    polls.max(pace.ttl + pace.loop_wait * 2)
+}
+
 /// Checks and asks in the order in which operators are used to it.
 pub fn plan(scene: &Scene<'_>, kind: Kind, asked: &Asked, answers: &mut Answers<'_>) -> Result<Handover, Stop> {
     let leader = match kind {
@@ -397,11 +404,14 @@ mod tests {
     #[test]
     fn the_answer_may_take_as_long_as_the_member_polls() {
         let pace = |loop_wait, retry_timeout| Pace {
+            ttl: Duration::from_secs(30),
             loop_wait: Duration::from_secs(loop_wait),
             retry_timeout: Duration::from_secs(retry_timeout),
             start_timeout: Duration::ZERO,
         };
         assert_eq!(answer_limit(pace(2, 3)), Duration::from_secs(28));
         assert_eq!(answer_limit(pace(30, 10)), Duration::from_secs(75));
+        assert_eq!(pickup_limit(pace(2, 3)), Duration::from_secs(34));
+        assert_eq!(pickup_limit(pace(10, 10)), Duration::from_secs(50));
     }
 }

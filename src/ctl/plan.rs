@@ -57,6 +57,8 @@ impl Scene<'_> {
 /// The durations of a cluster's dynamic configuration that limit how long its members may take to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
+    /// Life of the leader's lease.
+    pub ttl: Duration,
     /// Period of the members' loop.
     pub loop_wait: Duration,
     /// Budget of one DCS operation.
@@ -73,6 +75,7 @@ impl Pace {
             Duration::from_secs(value.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(default))
         };
         Self {
+            ttl: seconds("ttl", 30),
             loop_wait: seconds("loop_wait", 10),
             retry_timeout: seconds("retry_timeout", 10),
             start_timeout: seconds("primary_start_timeout", 300),

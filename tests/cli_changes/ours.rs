@@ -117,6 +117,18 @@ async fn a_dead_agent_ends_the_restart_and_the_rest_is_named() {
 }
 
 #[tokio::test]
+async fn a_dead_agent_does_not_keep_the_others_from_reloading() {
+    let stage = Stage::healthy().await;
+    without_agent(&stage, "pg1");
+    for name in ["pg2", "pg3"] {
+        stage.member(name).will("POST /reload", say(202, "reload scheduled"));
+    }
+    let said = run(&stage, "reload demo --force").await;
+    assert!(said.exit == 1 && said.stderr.contains("Failed: reload of member pg1 was not requested: "), "{said:?}");
+    assert_eq!(said.stdout.lines().count(), 2, "{said:?}");
+}
+
+#[tokio::test]
 async fn a_frozen_agent_is_found_out_before_anything_is_asked_of_it() {
     let stage = Stage::healthy().await;
     stage.member("pg3").freeze();

@@ -44,7 +44,17 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Outcome, Ct
     for (index, name) in members.iter().enumerate() {
         let answer = match desk.send(&client, &view, name, &request).await {
             Delivery::Answered(answer) => answer,
-            silent => return Err(unanswered("reload", name, silent, &members[index + 1..])),
+            silent if desk.is_patronictl() => {
+                return Err(unanswered("reload", name, silent, &members[index + 1..]));
+            }
+            // The members after it lose nothing by being asked.
+            silent => {
+                let error = unanswered("reload", name, silent, &[]);
+                let line = format!("Failed: {error}: {}", error.causes().join(": "));
+                desk.trouble(&line, error.hint.as_deref())?;
+                outcome = Outcome::Refused;
+                continue;
+            }
         };
         match answer.status {
             200 => desk.result(&format!("No changes to apply on member {name}"))?,

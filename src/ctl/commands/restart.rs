@@ -146,9 +146,9 @@ pub(super) fn failed(
 /// The end of a command because a member gave no answer. The members after it have not been asked.
 pub(super) fn unanswered(action: &str, name: &MemberName, delivery: Delivery, rest: &[MemberName]) -> CtlError {
     let (what, why) = match delivery {
-        Delivery::Unknown(why) => (format!("{action} on member {name} was asked for, but how it went is unknown"), why),
-        Delivery::NotMade(why) => (format!("member {name} cannot be asked for: {action}"), why),
-        Delivery::Answered(answer) => (format!("{action} on member {name}"), answer.text),
+        Delivery::Unknown(why) => (format!("{action} of member {name} was requested, how it went is unknown"), why),
+        Delivery::NotMade(why) => (format!("{action} of member {name} was not requested"), why),
+        Delivery::Answered(answer) => (format!("{action} of member {name}"), answer.text),
     };
     let rest = match rest {
         [] => String::new(),

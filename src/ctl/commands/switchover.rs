@@ -178,10 +178,10 @@ async fn fall_back(
     watch_request(desk, view, plan).await
 }
 
-/// Waits for the members to act on a request in the DCS, as long as a member that took it would have.
+/// Waits for the members to act on a request in the DCS.
 async fn watch_request(desk: &Desk<'_>, before: &ClusterView, plan: &Handover) -> Result<Outcome, CtlError> {
     let word = plan.kind.word();
-    let limit = Pace::of(before).loop_wait.max(Duration::from_secs(10)) * 2;
+    let limit = handover::pickup_limit(Pace::of(before));
     desk.say(&format!("waiting up to {} s for the members to act on it", limit.as_secs()))?;
     let deadline = tokio::time::Instant::now() + limit;
     loop {
