@@ -12,7 +12,7 @@ use crate::cluster::{
     ClusterView, ConfigKey, FailoverKey, Lsn, Member, MemberName, PeerAnswer, Role, State, SystemId, Tags, Timeline,
     Version,
 };
-use crate::config::{Dynamic, StandbyCluster, SynchronousMode};
+use crate::config::Dynamic;
 use crate::dcs::DcsError;
 use crate::dcs::layout::{keys_from_dump, view_from_keys};
 
@@ -25,40 +25,9 @@ pub(super) fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// Defaults, with the few settings of a document that the interface looks at.
+/// Settings out of a document.
 pub(super) fn dynamic(document: Value) -> Dynamic {
-    let document = object(document);
-    let seconds =
-        |key: &str, default| Duration::from_secs(document.get(key).and_then(Value::as_u64).unwrap_or(default));
-    let flag = |key: &str| document.get(key) == Some(&Value::Bool(true));
-    let standby = document.get("standby_cluster").and_then(Value::as_object);
-    Dynamic {
-        ttl: seconds("ttl", 30),
-        loop_wait: seconds("loop_wait", 10),
-        retry_timeout: seconds("retry_timeout", 10),
-        maximum_lag_on_failover_bytes: 1_048_576,
-        maximum_lag_on_syncnode_bytes: None,
-        max_timelines_history: 0,
-        check_timeline: false,
-        primary_start_timeout: Duration::from_secs(300),
-        primary_stop_timeout: Duration::ZERO,
-        primary_race_backoff: Duration::ZERO,
-        synchronous_mode: match document.get("synchronous_mode") {
-            Some(Value::Bool(true)) => SynchronousMode::Priority,
-            Some(Value::String(text)) if text == "quorum" => SynchronousMode::Quorum,
-            _ => SynchronousMode::Off,
-        },
-        synchronous_mode_strict: false,
-        synchronous_node_count: 1,
-        failsafe_mode: flag("failsafe_mode"),
-        pause: flag("pause"),
-        member_slots_ttl: Duration::from_secs(1800),
-        slots: Map::new(),
-        ignore_slots: Vec::new(),
-        standby_cluster: standby.map(|_| StandbyCluster::default()),
-        use_slots: true,
-        document,
-    }
+    Dynamic::from_document(&object(document)).0
 }
 
 /// A running primary that leads.
@@ -194,8 +163,16 @@ impl FakeNode {
     }
 
     pub(super) fn settings(self, document: Value) -> Self {
-        self.facts.lock().unwrap().dynamic = Arc::new(dynamic(document));
+        self.set(document);
         self
+    }
+
+    /// New settings, in force and in the DCS.
+    pub(super) fn set(&self, document: Value) {
+        self.facts.lock().unwrap().dynamic = Arc::new(dynamic(document.clone()));
+        if let Some(config) = self.view.lock().unwrap().as_mut().and_then(|view| view.config.as_mut()) {
+            config.document = Some(object(document));
+        }
     }
 
     pub(super) fn done(&self) -> Vec<Done> {

@@ -172,8 +172,12 @@ pub(super) async fn answer(node: &dyn Node, asked: &Asked) -> Answer {
 }
 
 /// The settings that a snapshot goes with: its own when it has valid ones, else those in force.
-fn settings(facts: &NodeFacts, _view: Option<&ClusterView>) -> Arc<Dynamic> {
-    Arc::clone(&facts.dynamic)
+fn settings(facts: &NodeFacts, view: Option<&ClusterView>) -> Arc<Dynamic> {
+    match view.and_then(ClusterView::config_document) {
+        // Mostly the loop has taken them over already, and nothing needs to be read again.
+        Some(document) if *document != facts.dynamic.document => Arc::new(facts.dynamic.after(document).0),
+        _ => Arc::clone(&facts.dynamic),
+    }
 }
 
 async fn with_picture<T>(node: &dyn Node, retry: bool, make: impl FnOnce(&Picture<'_>) -> T) -> T {

@@ -145,6 +145,17 @@ async fn documents() {
 }
 
 #[tokio::test]
+async fn settings_of_the_snapshot_count_before_the_loop_has_taken_them_over() {
+    let server = leader().await;
+    server.node.set(json!({"pause": true}));
+    server.node.facts.lock().unwrap().dynamic = Arc::new(dynamic(json!({})));
+    assert!(server.ask("GET", "/patroni", None).await.2.contains(r#""pause": true"#));
+    assert!(server.ask("GET", "/cluster", None).await.2.contains(r#""pause": true"#));
+    let (code, message) = server.said("POST", "/switchover", r#"{"leader": "pg1"}"#).await;
+    assert_eq!(code, 400, "{message}");
+}
+
+#[tokio::test]
 async fn a_lost_dcs_is_said_and_never_hangs() {
     let server = leader().await;
     *server.node.view.lock().unwrap() = None;
@@ -213,7 +224,7 @@ async fn commands_and_their_codes() {
     assert!(matches!(node.done()[..], [.., Done::Command(Command::Reinitialize(request))] if request.force));
     assert_eq!(server.said("DELETE", "/switchover", "").await, (404, "no switchover is scheduled".into()));
     assert_eq!(server.code("POST", "/sigterm").await, 202);
-    node.facts.lock().unwrap().dynamic = Arc::new(dynamic(json!({"pause": true})));
+    node.set(json!({"pause": true}));
     let paused = (500, "Can't schedule restart in the paused state".to_owned());
     assert_eq!(server.said("POST", "/restart", later).await, paused);
 }
