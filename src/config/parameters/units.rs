@@ -145,7 +145,7 @@ fn family(unit: &str) -> Option<(&'static [(&'static str, f64)], f64)> {
 fn to_integer(number: f64) -> Option<i64> {
     let rounded = number.round_ties_even();
     // The bounds are powers of two, exact as floats.
-    (rounded >= -9_223_372_036_854_775_808.0 && rounded < 9_223_372_036_854_775_808.0).then_some(rounded as i64)
+    (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&rounded).then_some(rounded as i64)
 }
 
 #[cfg(test)]
