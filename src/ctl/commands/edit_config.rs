@@ -13,7 +13,7 @@ use crate::ctl::{Context, CtlError, Outcome};
 mod change;
 mod editor;
 
-use change::with_setting;
+use change::{unknown_settings, with_setting};
 use editor::Edited;
 
 /// Arguments of `edit-config`.
@@ -85,11 +85,12 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Outcome
     if !args.quiet || args.dry_run {
         show(context, &plan)?;
     }
+    if ours {
+        warn_of_unknown(context, &plan)?;
+        document(&plan)?;
+    }
     if args.dry_run {
         return Ok(Outcome::Done);
-    }
-    if ours {
-        document(&plan)?;
     }
     if args.reads_stdin() && !args.force {
         context.ui.say("Use --force option to apply changes")?;
@@ -182,6 +183,14 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), CtlError> {
         return context.ui.data_raw(&(diff::coloured(&lines).join("\n") + "\n"));
     }
     context.ui.data(&lines.join("\n"))
+}
+
+fn warn_of_unknown(context: &Context<'_>, plan: &Plan) -> Result<(), CtlError> {
+    for (name, like) in unknown_settings(&plan.before, &plan.after) {
+        let meant = like.map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
+        context.ui.warn(&format!("`{name}` is no setting that is known: it will have no effect{meant}"))?;
+    }
+    Ok(())
 }
 
 /// What would be stored: a mapping, or it is refused. An empty file or a list would leave the cluster without any

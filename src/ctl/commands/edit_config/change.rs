@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::ctl::render::difflib::close_match;
+
 /// Sets one value by its path. PostgreSQL parameters may have dots in their names. Null removes, and so goes an
 /// object that is empty then.
 pub(super) fn with_setting(document: Map<String, Value>, path: &str, value: Value) -> Map<String, Value> {
@@ -36,6 +38,43 @@ fn set(mut document: Map<String, Value>, path: &[&str], value: Value) -> Map<Str
     document
 }
 
+/// The settings that Patroni or we read, at the top of the document. Anything else is stored and has no effect.
+const KNOWN: [&str; 24] = [
+    "check_timeline",
+    "failsafe_mode",
+    "ignore_slots",
+    "loop_wait",
+    "master_start_timeout",
+    "master_stop_timeout",
+    "max_timelines_history",
+    "maximum_lag_on_failover",
+    "maximum_lag_on_syncnode",
+    "member_slots_ttl",
+    "pause",
+    "permanent_replication_slots",
+    "permanent_slots",
+    "postgresql",
+    "primary_race_backoff",
+    "primary_start_timeout",
+    "primary_stop_timeout",
+    "retry_timeout",
+    "slots",
+    "standby_cluster",
+    "synchronous_mode",
+    "synchronous_mode_strict",
+    "synchronous_node_count",
+    "ttl",
+];
+
+/// New names at the top that nobody reads, each with the known name it looks like.
+pub(super) fn unknown_settings(before: &Value, after: &Value) -> Vec<(String, Option<&'static str>)> {
+    let Some(after) = after.as_object() else { return Vec::new() };
+    let known = KNOWN.map(str::to_owned);
+    let like = |name: &str| close_match(name, &known).and_then(|best| KNOWN.into_iter().find(|known| *known == best));
+    let is_new = |name: &&String| before.get(name.as_str()).is_none() && !KNOWN.contains(&name.as_str());
+    after.keys().filter(is_new).map(|name| (name.clone(), like(name))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +92,11 @@ mod tests {
         let document = with_setting(Map::new(), "postgresql.parameters.my.guc", json!("x"));
         assert_eq!(Value::Object(document), json!({ "postgresql": { "parameters": { "my.guc": "x" } } }));
         assert_eq!(Value::Object(with_setting(map(json!({ "a": 1 })), "a.b", json!(2))), json!({ "a": { "b": 2 } }));
+    }
+
+    #[test]
+    fn a_typo_is_found() {
+        let found = unknown_settings(&json!({ "old": 1 }), &json!({ "old": 1, "ttl": 1, "lop_wait": 2, "zz": 3 }));
+        assert_eq!(found, [("lop_wait".to_owned(), Some("loop_wait")), ("zz".to_owned(), None)]);
     }
 }
