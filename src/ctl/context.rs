@@ -8,13 +8,12 @@ use futures::FutureExt;
 
 use crate::api::client::Client;
 use crate::cluster::ClusterView;
-use crate::config::DcsConfig;
+use crate::config::{DcsConfig, OperatorConfig, Severity};
 use crate::dcs::connect::{Identity, connect};
 use crate::dcs::{Dcs, DcsError, Timing};
 
 use super::error::CtlError;
 use super::settings;
-pub use super::settings::Settings;
 use super::ui::Ui;
 use super::{GlobalArgs, Personality};
 
@@ -36,7 +35,7 @@ pub enum Groups {
 }
 
 /// Opens the DCS of one cluster, in a test.
-pub type Opener = Arc<dyn Fn(&Settings, &str, Groups) -> Result<Arc<dyn Dcs>, DcsError> + Send + Sync>;
+pub type Opener = Arc<dyn Fn(&OperatorConfig, &str, Groups) -> Result<Arc<dyn Dcs>, DcsError> + Send + Sync>;
 
 /// The outside world, so that a test can stand in for it.
 #[derive(Clone)]
@@ -56,7 +55,7 @@ impl Outside {
     }
 
     /// Nothing is sent yet, and nothing is waited for: connections are made by the first call.
-    fn open(&self, settings: &Settings, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, DcsError> {
+    fn open(&self, settings: &OperatorConfig, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, DcsError> {
         if let Some(opener) = &self.opener {
             return opener(settings, cluster, groups);
         }
@@ -81,7 +80,7 @@ pub struct Context<'a> {
     /// The terminal.
     pub ui: &'a Ui,
     /// The configuration.
-    pub settings: Settings,
+    pub settings: OperatorConfig,
     /// The environment.
     pub environment: &'a BTreeMap<String, String>,
     outside: Outside,
@@ -95,8 +94,11 @@ impl<'a> Context<'a> {
         environment: &'a BTreeMap<String, String>,
         outside: Outside,
     ) -> Result<Self, CtlError> {
-        let settings = settings::read(global, environment)?;
+        let (settings, findings) = settings::read(global, environment, ui.personality())?;
         check_log_level(ui, environment)?;
+        for finding in findings.iter().filter(|finding| finding.severity > Severity::Info) {
+            ui.warn(&finding.to_string())?;
+        }
         Ok(Self { ui, settings, environment, outside })
     }
 
@@ -115,7 +117,7 @@ impl<'a> Context<'a> {
 
     /// What is read for a command that shows every group unless one is named.
     pub fn groups(&self, given: Option<i64>) -> Groups {
-        match (given, self.settings.citus_group) {
+        match (given, &self.settings.citus) {
             (Some(group), _) => Groups::One(group),
             (None, Some(_)) => Groups::All,
             (None, None) => Groups::Plain,
@@ -124,7 +126,7 @@ impl<'a> Context<'a> {
 
     /// What is read for a command that works on the configured group unless another is named.
     pub fn default_group(&self, given: Option<i64>) -> Groups {
-        match given.or(self.settings.citus_group.map(i64::from)) {
+        match given.or(self.settings.citus.as_ref().map(|(group, _)| i64::from(*group))) {
             Some(group) => Groups::One(group),
             None => Groups::Plain,
         }

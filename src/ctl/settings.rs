@@ -5,45 +5,40 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use crate::config::{ConfigError, Finding, OperatorConfig};
 
-use crate::config::{ConfigError, CtlConfig, DcsConfig, Etcd3Config, overlay};
-
-use super::GlobalArgs;
 use super::error::CtlError;
+use super::{GlobalArgs, Personality};
 
 type Environment = BTreeMap<String, String>;
 
 /// Where the configuration file is named in the environment.
 const FILE_VARIABLE: &str = "PATRONICTL_CONFIG_FILE";
 
-/// pgherdctl's own configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Default cluster name.
-    pub scope: Option<String>,
-    /// Key prefix.
-    pub namespace: String,
-    /// The DCS.
-    pub dcs: DcsConfig,
-    /// How the REST API is called.
-    pub ctl: CtlConfig,
-    /// `citus.group`, when the section is valid.
-    pub citus_group: Option<u32>,
+/// Reads everything that is to be read, with remarks on what could not be used. The file at the default place may be
+/// missing; one that was named may not.
+pub fn read(
+    global: &GlobalArgs,
+    environment: &Environment,
+    personality: Personality,
+) -> Result<(OperatorConfig, Vec<Finding>), CtlError> {
+    let files = files(global, environment)?;
+    let url = global.dcs_url.as_ref().or_else(|| environment.get("DCS_URL")).filter(|url| !url.is_empty());
+    let url = url.map(|url| meant(url, personality));
+    let (mut config, findings) =
+        OperatorConfig::build(&files, environment, url.as_deref()).map_err(|error| match error {
+            ConfigError::UnknownDcsScheme(_) => CtlError::new(error.to_string()).next("use -d etcd3://HOST:PORT"),
+            error => CtlError::new("the configuration cannot be used").because(error).next("correct it"),
+        })?;
+    config.ctl.insecure |= global.insecure;
+    Ok((config, findings))
 }
 
-/// Reads everything that is to be read. The file at the default place may be missing; one that was named may not.
-pub fn read(global: &GlobalArgs, environment: &Environment) -> Result<Settings, CtlError> {
-    let files = files(global, environment)?;
-    let document = match overlay::assemble(&files, environment) {
-        Ok((document, _)) => document,
-        Err(ConfigError::Empty) => Map::new(),
-        Err(error) => {
-            return Err(CtlError::new("the configuration cannot be used").because(error).next("correct the file"));
-        }
-    };
-    let url = global.dcs_url.as_ref().or_else(|| environment.get("DCS_URL")).filter(|url| !url.is_empty());
-    interim(&Value::Object(document), url.map(String::as_str))
+/// Without a scheme, patronictl takes port 2379 (or none) for etcd's old protocol, which we do not speak: an operator
+/// of ours means etcd3.
+fn meant(url: &str, personality: Personality) -> String {
+    let is_plain = !url.contains("://") && ![":2181", ":8181", ":8500"].iter().any(|port| url.contains(port));
+    if is_plain && !personality.is_patronictl() { format!("etcd3://{url}") } else { url.to_owned() }
 }
 
 /// The configuration files: name and text.
@@ -98,32 +93,4 @@ fn default_path(environment: &Environment) -> Option<PathBuf> {
         directory("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")))
     };
     base.map(|base| base.join("patroni/patronictl.yaml"))
-}
-
-fn interim(document: &Value, dcs_url: Option<&str>) -> Result<Settings, CtlError> {
-    let hosts = match document.pointer("/etcd3/hosts").or(document.pointer("/etcd3/host")) {
-        Some(Value::Array(hosts)) => hosts.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        Some(Value::String(hosts)) => hosts.split(',').map(|host| host.trim().to_owned()).collect(),
-        _ => Vec::new(),
-    };
-    let text = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
-    let mut namespace = text("namespace").unwrap_or_else(|| "service".to_owned());
-    let mut hosts: Vec<String> = hosts;
-    if let Some(url) = dcs_url {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("etcd3", url));
-        if scheme != "etcd3" {
-            return Err(CtlError::new(format!("Unknown dcs scheme: {scheme}")));
-        }
-        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        hosts = vec![host.to_owned()];
-        if !path.is_empty() {
-            namespace = path.to_owned();
-        }
-    }
-    let dcs = match hosts.is_empty() {
-        true => DcsConfig::Missing,
-        false => DcsConfig::Etcd3(Etcd3Config { hosts, ..Etcd3Config::default() }),
-    };
-    let citus_group = document.pointer("/citus/group").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok());
-    Ok(Settings { scope: text("scope"), namespace, dcs, ctl: CtlConfig::default(), citus_group })
 }

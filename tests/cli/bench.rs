@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pgherd::ctl::context::{Groups, Settings};
+use pgherd::config::OperatorConfig;
+use pgherd::ctl::context::Groups;
 use pgherd::ctl::{Invocation, Outside, Personality, Ui};
 use pgherd::dcs::layout::{Layout, keys_from_dump};
 use pgherd::dcs::memory::{MemoryStore, Reach};
@@ -111,7 +112,7 @@ impl Bench {
     fn outside(&self) -> Outside {
         let (store, meddles_at, opened) = (self.store.clone(), self.meddles_at, AtomicUsize::new(0));
         let reach = self.reach;
-        Outside::with_dcs(Arc::new(move |settings: &Settings, cluster: &str, groups| {
+        Outside::with_dcs(Arc::new(move |settings: &OperatorConfig, cluster: &str, groups| {
             if Some(opened.fetch_add(1, Ordering::SeqCst) + 1) == meddles_at {
                 store.put(&format!("/service/{cluster}/config"), r#"{"ttl": 99}"#);
             }

@@ -287,7 +287,6 @@ async fn reinit_waits_for_a_running_server_that_is_not_the_old_one() {
 }
 
 #[tokio::test]
-#[ignore = "the ctl section of the configuration file is not read yet"]
 async fn credentials_are_sent() {
     let stage = Stage::healthy().await;
     let more = "restapi: {authentication: {username: api, password: pw}}\n";
