@@ -20,7 +20,7 @@ use super::{GlobalArgs, Personality};
 /// How long one operation may try to reach the DCS.
 const DCS_BUDGET: Duration = Duration::from_secs(4);
 
-/// How long a command waits for the DCS whatever it does: what remains when [`DCS_BUDGET`] did not help.
+/// How long a command waits for the DCS whatever it does: the limit when the one per operation did not help.
 pub const DCS_PATIENCE: Duration = Duration::from_millis(4500);
 
 /// Which part of a cluster is meant.

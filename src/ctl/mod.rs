@@ -94,7 +94,8 @@ pub struct GlobalArgs {
     /// Configuration file, or a directory of *.yml files [env: PATRONICTL_CONFIG_FILE]
     #[arg(short = 'c', long, value_name = "TEXT")]
     pub config_file: Option<String>,
-    /// Where the DCS is: [SCHEME://]HOST[:PORT][/NAMESPACE] [env: DCS_URL]
+    /// Where the DCS is, instead of what the configuration says.
+    #[arg(help = "Where the DCS is: [SCHEME://]HOST[:PORT][/NAMESPACE] [env: DCS_URL]")]
     #[arg(short = 'd', long, visible_alias = "dcs", value_name = "TEXT")]
     pub dcs_url: Option<String>,
     /// Do not verify the certificate of the REST API

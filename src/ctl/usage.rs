@@ -1,7 +1,7 @@
 //! Reading the command line, and what is said when that fails or help is asked for.
 //!
 //! Ours is clap's own text. patronictl's has another shape (`Usage: … / Try … / Error: …`) and other words, and
-//! knows fewer options: [`EXTRAS`] names what only we understand.
+//! knows fewer options: the table `EXTRAS` names what only we understand.
 
 use std::ffi::OsString;
 

@@ -1,0 +1,250 @@
+//! Our own shape of a cluster's members.
+
+use serde_json::{Map, Value, json};
+
+use super::{Field, Manner, Placed, Shape, columns, in_order, nodes, ordered, reasons, scheduled, shows_port};
+use crate::cluster::Lag;
+use crate::ctl::commands::list::{MembersView, Part, Position, Row, ShownRole};
+use crate::ctl::context::Groups;
+use crate::ctl::render::grid::Column;
+use crate::ctl::render::ours::{self, Mark, Shade};
+use crate::ctl::render::tree::{indented, tree};
+use crate::ctl::render::{Format, Look, cell_text, yaml};
+
+/// What we print: a table per cluster, or one document for all of them. Without the last newline.
+pub fn as_pgherdctl(views: &[MembersView], shape: Shape, look: Look) -> String {
+    match shape.format {
+        Format::Pretty => views.iter().map(|view| pretty(view, shape.is_tree, look)).collect::<Vec<_>>().join("\n\n"),
+        Format::Tsv => tsv(views, shape.is_tree),
+        Format::Json => ours::json(&document(views, shape.is_tree)),
+        Format::Yaml | Format::Yml => yaml::ours(&document(views, shape.is_tree)),
+    }
+}
+
+fn document(views: &[MembersView], is_tree: bool) -> Value {
+    let clusters: Vec<Value> = views
+        .iter()
+        .flat_map(|view| view.parts.iter().map(move |part| cluster_document(view, part, is_tree)))
+        .collect();
+    json!({ "version": 1, "clusters": clusters })
+}
+
+fn cluster_document(view: &MembersView, part: &Part, is_tree: bool) -> Value {
+    let switchover = part.switchover.as_ref().map(|s| json!({ "at": s.at, "from": s.from, "to": s.to }));
+    let synchronous = match (part.mode.is_synchronous, part.mode.is_quorum) {
+        (false, _) => "off",
+        (true, false) => "on",
+        (true, true) => "quorum",
+    };
+    let members: Vec<Value> = in_order(part, is_tree)
+        .iter()
+        .map(|placed| {
+            let mut member = member_document(placed.row);
+            if is_tree {
+                member.insert("depth".to_owned(), json!(placed.depth));
+            }
+            Value::Object(member)
+        })
+        .collect();
+    let mut cluster = Map::new();
+    cluster.insert("name".to_owned(), json!(view.cluster));
+    if view.groups != Groups::Plain {
+        cluster.insert("group".to_owned(), json!(part.group));
+    }
+    let system = part.initialize.as_deref().filter(|id| !id.is_empty());
+    let rest = json!({
+        "known": !view.is_unknown,
+        "system_id": system,
+        "initializing": part.initialize.as_deref() == Some(""),
+        "leader": part.leader,
+        "paused": part.mode.is_paused,
+        "synchronous_mode": synchronous,
+        "standby_cluster": part.mode.is_standby_cluster,
+        "scheduled_switchover": switchover,
+        "members": members,
+    });
+    cluster.extend(rest.as_object().cloned().unwrap_or_default());
+    Value::Object(cluster)
+}
+
+fn member_document(row: &Row) -> Map<String, Value> {
+    let position = |position: Option<Position>| {
+        position.map(|position| {
+            let lag = if let Lag::Bytes(bytes) = position.lag { Some(bytes) } else { None };
+            json!({ "lsn": position.lsn.map(|lsn| lsn.to_string()), "lag_bytes": lag })
+        })
+    };
+    let reasons: Vec<Value> = row
+        .pending_reasons
+        .iter()
+        .map(|(name, old, new)| json!({ "parameter": name, "old_value": old, "new_value": new }))
+        .collect();
+    let scheduled = row.scheduled_restart.as_ref().map(|(at, below)| json!({ "at": at, "if_version_below": below }));
+    let document = json!({
+        "name": row.name,
+        "host": row.address.as_ref().map(|(host, _)| host),
+        "port": row.address.as_ref().map(|(_, port)| port),
+        "api_url": row.api_url,
+        "role": row.role.word(),
+        "state": (!row.state.is_empty()).then_some(&row.state),
+        "timeline": row.timeline,
+        "receive": position(row.positions.map(|(receive, _)| receive)),
+        "replay": position(row.positions.map(|(_, replay)| replay)),
+        "pending_restart": row.is_pending_restart,
+        "pending_restart_reasons": reasons,
+        "scheduled_restart": scheduled,
+        "tags": row.tags.clone().unwrap_or_default(),
+    });
+    document.as_object().cloned().unwrap_or_default()
+}
+
+/// Always the same columns, always one line per member.
+fn tsv(views: &[MembersView], is_tree: bool) -> String {
+    const HEAD: [&str; 15] = [
+        "cluster",
+        "group",
+        "member",
+        "host",
+        "port",
+        "role",
+        "state",
+        "timeline",
+        "receive_lsn",
+        "receive_lag_bytes",
+        "replay_lsn",
+        "replay_lag_bytes",
+        "pending_restart_reasons",
+        "scheduled_restart",
+        "tags",
+    ];
+    let mut lines = vec![HEAD.join("\t")];
+    for view in views {
+        for placed in ordered(view, is_tree) {
+            let row = placed.row;
+            let bytes = |position: Option<Position>| match position.map(|position| position.lag) {
+                Some(Lag::Bytes(bytes)) => bytes.to_string(),
+                _ => String::new(),
+            };
+            let place = |position: Option<Position>| {
+                position.and_then(|position| position.lsn).map(|lsn| lsn.to_string()).unwrap_or_default()
+            };
+            let (receive, replay) = (row.positions.map(|p| p.0), row.positions.map(|p| p.1));
+            let pending = reasons(row, false).replace('\n', "; ");
+            let fields = [
+                view.cluster.clone(),
+                if view.groups == Groups::Plain { String::new() } else { placed.part.group.to_string() },
+                row.name.clone(),
+                row.address.as_ref().map(|(host, _)| host.clone()).unwrap_or_default(),
+                row.address.as_ref().map(|(_, port)| port.to_string()).unwrap_or_default(),
+                row.role.word().to_owned(),
+                row.state.clone(),
+                cell_text(&row.timeline),
+                place(receive),
+                bytes(receive),
+                place(replay),
+                bytes(replay),
+                if pending.is_empty() && row.is_pending_restart { "unknown".to_owned() } else { pending },
+                scheduled(row),
+                row.tags.as_ref().map(|tags| json!(tags).to_string()).unwrap_or_default(),
+            ];
+            lines.push(fields.map(|field| field.replace(['\t', '\n'], " ")).join("\t"));
+        }
+    }
+    lines.join("\n")
+}
+
+fn pretty(view: &MembersView, is_tree: bool, look: Look) -> String {
+    let port = shows_port(view);
+    let columns: Vec<Field> = columns(view).into_iter().filter(|field| *field != Field::Cluster).collect();
+    let heads: Vec<Column> = columns.iter().map(|column| column.head()).collect();
+    let row = |placed: &Placed<'_>| -> Vec<Mark> {
+        let cell = |field: &Field| mark(*field, placed, port, view);
+        columns.iter().map(cell).collect()
+    };
+    let rows: Vec<Vec<Mark>> = ordered(view, is_tree).iter().map(row).collect();
+    let mut lines = vec![heading(view)];
+    if !rows.is_empty() {
+        lines.push(ours::table(&heads, &rows, look));
+    }
+    for part in &view.parts {
+        let which = if view.groups == Groups::All { format!("group {}: ", part.group) } else { String::new() };
+        lines.extend(remarks(view, part, is_tree).into_iter().map(|remark| format!("{which}{remark}")));
+    }
+    lines.join("\n")
+}
+
+fn heading(view: &MembersView) -> String {
+    let what = match view.groups {
+        Groups::Plain => format!("Cluster {}", view.cluster),
+        Groups::One(group) => format!("Citus cluster {}, group {group}", view.cluster),
+        Groups::All => return format!("Citus cluster {}", view.cluster),
+    };
+    match view.parts.first().and_then(|part| part.initialize.as_deref()) {
+        None if view.is_unknown => format!("{what}: nothing known"),
+        None => format!("{what} (not initialized)"),
+        Some("") => format!("{what} (being initialized)"),
+        Some(id) => format!("{what} (system {id})"),
+    }
+}
+
+fn mark(field: Field, placed: &Placed<'_>, port: bool, view: &MembersView) -> Mark {
+    let row = placed.row;
+    let manner = Manner { port, is_grid: false };
+    let lag = |position: Option<Position>| match position.map(|position| position.lag) {
+        Some(Lag::Bytes(0)) => Mark::plain("0"),
+        Some(Lag::Bytes(bytes)) => Mark::plain(ours::bytes(bytes)),
+        Some(Lag::Unknown) => Mark::shaded("unknown", Shade::Warn),
+        None => Mark::plain(""),
+    };
+    match field {
+        Field::ReceiveLag => lag(row.positions.map(|p| p.0)),
+        Field::ReplayLag => lag(row.positions.map(|p| p.1)),
+        Field::Member if row.role.is_leader() => Mark::shaded(indented(&row.name, placed.depth), Shade::Strong),
+        Field::State => Mark::shaded(&row.state, shade_of(row)),
+        Field::Pending => Mark::shaded(if row.is_pending_restart { "yes" } else { "" }, Shade::Warn),
+        Field::Tags => Mark::plain(field.text(&field.cell(view, placed, manner), false).trim_matches(['{', '}'])),
+        other => Mark::plain(other.text(&other.cell(view, placed, manner), false)),
+    }
+}
+
+fn shade_of(row: &Row) -> Shade {
+    match row.state.as_str() {
+        "stopped" | "crashed" => Shade::Bad,
+        failed if failed.ends_with("failed") => Shade::Bad,
+        "running" if row.role == ShownRole::Leader => Shade::Good,
+        "streaming" => Shade::Good,
+        "in archive recovery" if row.role == ShownRole::StandbyLeader => Shade::Good,
+        _ => Shade::Warn,
+    }
+}
+
+/// What the table cannot show.
+fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
+    let mut remarks = Vec::new();
+    match &part.leader {
+        None if !view.is_unknown => remarks.push("There is no leader.".to_owned()),
+        Some(leader) if part.rows.iter().all(|row| row.name != *leader) => {
+            remarks.push(format!("The leader is {leader}, which has published nothing."));
+        }
+        _ => {}
+    }
+    let idle = |row: &&Row| row.state == "running" && row.role != ShownRole::Leader;
+    let idle: Vec<&str> = part.rows.iter().filter(idle).map(|row| row.name.as_str()).collect();
+    if !idle.is_empty() && part.leader.is_some() {
+        remarks.push(format!("Running, but not replicating from anywhere: {}.", idle.join(", ")));
+    }
+    if part.mode.is_paused {
+        remarks.push("Maintenance mode is on: no automatic failover (`resume` ends it).".to_owned());
+    }
+    if let Some(switchover) = &part.switchover {
+        let from = switchover.from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
+        let to = switchover.to.as_ref().map(|to| format!(" to {to}")).unwrap_or_default();
+        remarks.push(format!("A switchover{from}{to} is scheduled at {}.", switchover.at));
+    }
+    let (_, lost) = tree(&nodes(part));
+    if is_tree && !lost.is_empty() {
+        let names: Vec<&str> = lost.iter().map(|index| part.rows[*index].name.as_str()).collect();
+        remarks.push(format!("Not reached from the leader (replicatefrom goes in a circle): {}.", names.join(", ")));
+    }
+    remarks
+}
