@@ -1,28 +1,24 @@
 //! Where one server lives and how it is reached: paths, programs, users, the state word. Every job gets a [`Site`];
 //! none keeps facts of its own.
 
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
-use tokio_postgres::Client;
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{ControlData, Lsn, State, SystemId, Timeline, Upstream};
+use crate::cluster::{ControlData, State, Upstream};
 use crate::config::{Credentials, PostgresConfig};
 
 use super::PgError;
+use super::connection::{self, CONNECT_LIMIT};
+pub use super::connection::{Session, describe};
+use super::control_data::Report;
 use super::pgpass::ConnParams;
-use super::process_tree;
+use super::process::{self, Named, Remembered};
 use super::programs::Program;
-use super::tls::Tls;
-
-/// How long a connection may take to be made.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+use super::version;
 
 /// Tools that only look at files.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -34,25 +30,23 @@ const VERSIONED: &str = "/usr/lib/postgresql";
 pub struct Site {
     config: RwLock<Arc<PostgresConfig>>,
     state: Mutex<(State, Instant)>,
-}
-
-/// A connection with the task that serves it; both end together.
-pub struct Session {
-    client: Client,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Deref for Session {
-    type Target = Client;
-    fn deref(&self) -> &Client {
-        &self.client
-    }
+    /// The server process last seen.
+    pub(super) postmaster: Remembered,
+    /// Where the running server listens; a change of the settings moves it only at its next start.
+    address: RwLock<Option<Arc<PostgresConfig>>>,
+    found_bin_dir: Mutex<Option<(Option<u32>, PathBuf)>>,
 }
 
 impl Site {
     /// A server that is taken to be stopped until somebody looks.
     pub fn new(config: Arc<PostgresConfig>) -> Self {
-        Self { config: RwLock::new(config), state: Mutex::new((State::Stopped, Instant::now())) }
+        Self {
+            config: RwLock::new(config),
+            state: Mutex::new((State::Stopped, Instant::now())),
+            postmaster: Remembered::default(),
+            address: RwLock::new(None),
+            found_bin_dir: Mutex::new(None),
+        }
     }
 
     /// The settings in force.
@@ -63,6 +57,17 @@ impl Site {
     /// Takes over new settings.
     pub fn set_config(&self, config: Arc<PostgresConfig>) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The server listens by the settings that are in force now, on `port` if that is known better, until the next
+    /// call.
+    pub fn fix_address(&self, port: Option<u16>) {
+        let config = self.config();
+        let address = match port {
+            Some(port) if port != config.port => Arc::new(PostgresConfig { port, ..PostgresConfig::clone(&config) }),
+            _ => config,
+        };
+        *self.address.write().unwrap_or_else(PoisonError::into_inner) = Some(address);
     }
 
     /// What the server is doing, and since when.
@@ -95,16 +100,33 @@ impl Site {
         Path::new(&config.config_dir).join(format!("{}.conf", config.config_base_name))
     }
 
-    /// Where a program is: in `bin_dir`; else on PATH; else in the newest versioned directory of the system that has it.
-    pub fn program_path(&self, name: &str) -> PathBuf {
+    fn program_name(&self, tool: &str) -> String {
+        self.config().bin_name.get(tool).cloned().unwrap_or_else(|| tool.to_owned())
+    }
+
+    /// Where a program is: in `bin_dir`; else beside the server's program, wherever that is found; else on PATH.
+    pub fn program_path(&self, tool: &str) -> PathBuf {
+        let name = self.program_name(tool);
         let config = self.config();
-        let name = config.bin_name.get(name).map_or(name, String::as_str);
         if !config.bin_dir.is_empty() {
             return Path::new(&config.bin_dir).join(name);
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let on_path = std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
-        on_path.or_else(|| versioned(Path::new(VERSIONED), name)).unwrap_or_else(|| PathBuf::from(name))
+        let beside = self.bin_dir().map(|directory| directory.join(&name)).filter(|path| path.is_file());
+        beside.or_else(|| on_path(&name).next()).unwrap_or_else(|| PathBuf::from(name))
+    }
+
+    /// The directory of the programs when none is configured. Found once for each major version of the data directory.
+    fn bin_dir(&self) -> Option<PathBuf> {
+        let major = version::of_data_dir(&self.data_dir());
+        let mut found = self.found_bin_dir.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*found {
+            Some((for_major, directory)) if *for_major == major && directory.is_dir() => Some(directory.clone()),
+            _ => {
+                let directory = find_bin_dir(&self.program_name("postgres"), major, Path::new(VERSIONED))?;
+                *found = Some((major, directory.clone()));
+                Some(directory)
+            }
+        }
     }
 
     /// One of PostgreSQL's programs, ready to be given arguments.
@@ -112,11 +134,16 @@ impl Site {
         Program::new(self.program_path(name))
     }
 
-    /// The major version of the programs (90600 for 9.6, 150000 for 15).
-    pub async fn tools_version(&self) -> Result<u32, PgError> {
+    /// The version of the programs as `postgres --version` says it, minor part included.
+    pub async fn programs_version(&self) -> Result<u32, PgError> {
         let said = self.tool("postgres").arg("--version").limit(LOOK_LIMIT).run_ok(&CancellationToken::new()).await?;
         let unreadable = || PgError::Refused(format!("`postgres --version` said `{}`", said.stdout.trim()));
-        major_version(&said.stdout).ok_or_else(unreadable)
+        version::parse(&said.stdout).ok_or_else(unreadable)
+    }
+
+    /// The major version of the programs (90600 for 9.6, 150000 for 15).
+    pub async fn tools_version(&self) -> Result<u32, PgError> {
+        Ok(version::major(self.programs_version().await?))
     }
 
     /// The password file.
@@ -142,7 +169,8 @@ impl Site {
     }
 
     fn local(&self, credentials: &Credentials, on_socket: bool) -> ConnParams {
-        let config = self.config();
+        let address = self.address.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = address.unwrap_or_else(|| self.config());
         ConnParams {
             host: Some(local_host(&config, on_socket)),
             port: Some(config.port),
@@ -178,68 +206,37 @@ impl Site {
 
     /// Opens a connection, with short limits on both sides.
     pub async fn connect(&self, params: &ConnParams) -> Result<Session, PgError> {
-        let tls = Tls::from_options(&params.credentials.options)?;
-        let config = client_config(params, &tls);
-        let place = format!("{}:{}", params.host.as_deref().unwrap_or_default(), params.port.unwrap_or(5432));
-        let connected = timeout(CONNECT_LIMIT, config.connect(tls)).await;
-        let connected = connected.map_err(|_| PgError::Timeout(CONNECT_LIMIT, format!("connection to {place}")))?;
-        let (client, connection) =
-            connected.map_err(|error| PgError::Query(format!("connection to {place}: {}", describe(&error))))?;
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("connection lost: {error}");
-            }
-        });
-        Ok(Session { client, _task: AbortOnDropHandle::new(task) })
+        Ok(connection::open(params, "Patroni", CONNECT_LIMIT).await?)
+    }
+
+    /// Whom the pid file names, the one remembered before it: a server whose files were removed under it still runs.
+    pub fn named(&self) -> Named {
+        if let Some(postmaster) = self.postmaster.living() {
+            return Named::Postmaster(postmaster);
+        }
+        let named = process::named(&self.data_dir(), &self.program_name("postgres"));
+        if let Named::Postmaster(postmaster) = named {
+            self.postmaster.set(postmaster);
+        }
+        named
     }
 
     /// A server process of this data directory exists.
     pub fn is_running(&self) -> bool {
-        let text = std::fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
-        let pid = text.lines().next().and_then(|line| line.trim().parse::<i32>().ok());
-        let Some(process) = pid.and_then(process_tree::process).filter(|process| !process.is_zombie) else {
-            return false;
-        };
-        let cwd = std::fs::read_link(format!("/proc/{}/cwd", process.pid)).ok();
-        let own = std::fs::canonicalize(self.data_dir()).ok();
-        cwd.is_none() || cwd == own
+        matches!(self.named(), Named::Postmaster(_))
     }
 
-    /// What `pg_controldata` says.
-    pub async fn control_data(&self) -> Result<ControlData, PgError> {
+    /// What `pg_controldata` says, all of it.
+    pub async fn report(&self) -> Result<Report, PgError> {
         let program = self.tool("pg_controldata").in_c_locale().arg(self.data_dir().display().to_string());
         let said = program.limit(LOOK_LIMIT).run_ok(&CancellationToken::new()).await?;
-        Ok(control_data(&said.stdout))
+        Ok(Report::parse(&said.stdout))
     }
-}
 
-/// The words of an error of the client library, without its prefixes.
-pub fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{}: {}", db.severity(), db.message()),
-        None => {
-            let source = std::error::Error::source(error);
-            source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
-        }
+    /// What `pg_controldata` says, as far as decisions need it.
+    pub async fn control_data(&self) -> Result<ControlData, PgError> {
+        Ok(self.report().await?.facts())
     }
-}
-
-fn client_config(params: &ConnParams, tls: &Tls) -> tokio_postgres::Config {
-    let mut config = tokio_postgres::Config::new();
-    for host in params.host.as_deref().unwrap_or_default().split(',').filter(|host| !host.is_empty()) {
-        config.host(host).port(params.port.unwrap_or(5432));
-    }
-    config.dbname(params.dbname.as_deref().unwrap_or("postgres"));
-    config.user(params.credentials.username.as_deref().unwrap_or_default());
-    if let Some(password) = &params.credentials.password {
-        config.password(password.reveal());
-    }
-    if params.extra.iter().any(|(name, value)| name == "target_session_attrs" && value == "read-write") {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    config.application_name("Patroni").connect_timeout(CONNECT_LIMIT).ssl_mode(tls.ssl_mode());
-    config.options("-c statement_timeout=2000 -c search_path=pg_catalog");
-    config
 }
 
 /// The first address that we listen on, as seen from here; the first socket directory when that is wanted and there is
@@ -260,48 +257,58 @@ fn local_host(config: &PostgresConfig, on_socket: bool) -> String {
     }
 }
 
-fn versioned(root: &Path, name: &str) -> Option<PathBuf> {
+fn on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let name = name.to_owned();
+    let candidates: Vec<PathBuf> = std::env::split_paths(&path).map(|directory| directory.join(&name)).collect();
+    candidates.into_iter().filter(|path| path.is_file())
+}
+
+/// The directory of the server's program: the one on PATH if it is a real program of the wanted major version; else
+/// the system's directory for that version; else the one on PATH or the newest. Wrapper scripts are passed over: they
+/// choose a version by rules of their own.
+fn find_bin_dir(name: &str, major: Option<u32>, versioned: &Path) -> Option<PathBuf> {
+    let real = |path: &PathBuf| std::fs::canonicalize(path).ok().filter(|path| is_program(path));
+    let first = on_path(name).find_map(|path| {
+        let path = real(&path)?;
+        Some((program_major(&path)?, path.parent()?.to_owned()))
+    });
+    let directories = versioned_directories(versioned, name);
+    let fits = |found: &u32| major.is_none_or(|major| major == *found);
+    match (first, major) {
+        (Some((found, directory)), _) if fits(&found) => Some(directory),
+        (first, Some(major)) => {
+            let matching = directories.iter().find(|(found, _)| *found == major).map(|(_, path)| path.clone());
+            matching.or(first.map(|(_, path)| path)).or(directories.into_iter().next_back().map(|(_, path)| path))
+        }
+        (_, None) => directories.into_iter().next_back().map(|(_, path)| path),
+    }
+}
+
+/// A compiled program, not a script.
+fn is_program(path: &Path) -> bool {
+    let mut head = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head));
+    read.is_ok() && head == *b"\x7fELF"
+}
+
+/// Asks a program for its major version. It is a compiled server, which answers at once.
+fn program_major(path: &Path) -> Option<u32> {
+    let said = std::process::Command::new(path).arg("--version").stdin(std::process::Stdio::null()).output().ok()?;
+    version::parse(&String::from_utf8_lossy(&said.stdout)).map(version::major)
+}
+
+/// The system's directories that have the program, oldest version first.
+fn versioned_directories(root: &Path, name: &str) -> Vec<(u32, PathBuf)> {
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(root)
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin").join(name))))
-        .filter(|(_, path)| path.is_file())
+        .filter_map(|entry| Some((version::parse(entry.file_name().to_str()?)?, entry.path().join("bin"))))
+        .filter(|(_, directory)| directory.join(name).is_file())
         .collect();
     found.sort();
-    found.pop().map(|(_, path)| path)
-}
-
-/// `postgres (PostgreSQL) 15.2 (Debian …)` as 150000, `9.6.24` as 90600.
-fn major_version(text: &str) -> Option<u32> {
-    let number = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
-    let mut parts = number.split('.').map(|part| {
-        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        part[..digits].parse::<u32>().unwrap_or(0)
-    });
-    let (first, second) = (parts.next()?, parts.next().unwrap_or(0));
-    Some(if first >= 10 { first * 10_000 } else { first * 10_000 + second * 100 })
-}
-
-fn control_data(text: &str) -> ControlData {
-    let get = |name: &str| {
-        text.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            (key.trim().trim_start_matches("Current ") == name).then_some(value.trim())
-        })
-    };
-    let lsn = |name: &str| get(name).and_then(|value| value.parse().ok()).unwrap_or(Lsn::ZERO);
-    let timeline = |name: &str| get(name).and_then(|value| value.parse().ok()).filter(|n| *n > 0).map(Timeline);
-    let has_checksums = get("Data page checksum version").is_some_and(|value| value != "0");
-    ControlData {
-        cluster_state: get("Database cluster state").unwrap_or_default().to_owned(),
-        system_id: get("Database system identifier").and_then(SystemId::parse),
-        checkpoint: lsn("Latest checkpoint location"),
-        checkpoint_timeline: timeline("Latest checkpoint's TimeLineID"),
-        min_recovery: lsn("Minimum recovery ending location"),
-        min_recovery_timeline: timeline("Min recovery ending loc's timeline"),
-        rewindable: has_checksums || get("wal_log_hints setting") == Some("on"),
-    }
+    found
 }
 
 #[cfg(test)]
@@ -309,40 +316,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_of_programs() {
-        assert_eq!(major_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(150_000));
-        assert_eq!(major_version("postgres (PostgreSQL) 9.6.24"), Some(90_600));
-        assert_eq!(major_version("postgres (PostgreSQL) 19devel"), Some(190_000));
-        assert_eq!(major_version("nonsense"), None);
-    }
-
-    #[test]
-    fn control_data_is_read() {
-        let text = "Database cluster state:               shut down\n\
-                    Database system identifier:           7710267184385916675\n\
-                    Latest checkpoint location:           0/3000028\n\
-                    Latest checkpoint's TimeLineID:       2\n\
-                    Minimum recovery ending location:     0/0\n\
-                    Min recovery ending loc's timeline:   0\n\
-                    wal_log_hints setting:                on\n\
-                    Data page checksum version:           0\n";
-        let control = control_data(text);
-        assert_eq!(control.cluster_state, "shut down");
-        assert_eq!((control.checkpoint, control.checkpoint_timeline), (Lsn(0x300_0028), Some(Timeline(2))));
-        assert_eq!((control.min_recovery, control.min_recovery_timeline), (Lsn::ZERO, None));
-        assert!(control.rewindable && control.system_id.is_some());
-        assert_eq!(control_data(""), ControlData::default());
-    }
-
-    #[test]
-    fn the_newest_version_wins() {
+    fn the_version_of_the_data_directory_is_preferred_to_the_newest() {
         let root = tempfile::tempdir().unwrap();
+        let bin = |version: &str| root.path().join(version).join("bin");
         for version in ["9.6", "15", "100", "x"] {
-            let bin = root.path().join(version).join("bin");
-            std::fs::create_dir_all(&bin).unwrap();
-            std::fs::write(bin.join("initdb"), "").unwrap();
+            std::fs::create_dir_all(bin(version)).unwrap();
+            std::fs::write(bin(version).join("no-such-server"), "").unwrap();
         }
-        assert_eq!(versioned(root.path(), "initdb"), Some(root.path().join("100/bin/initdb")));
-        assert_eq!(versioned(root.path(), "postgres"), None);
+        let find = |major| find_bin_dir("no-such-server", major, root.path());
+        assert_eq!(find(None), Some(bin("100")));
+        assert_eq!(find(Some(150_000)), Some(bin("15")));
+        assert_eq!(find(Some(90_600)), Some(bin("9.6")));
+        assert_eq!(find(Some(140_000)), Some(bin("100")));
+        assert_eq!(find_bin_dir("neither", None, root.path()), None);
+        assert!(!is_program(&bin("15").join("no-such-server")));
+        assert!(is_program(&std::env::current_exe().unwrap()));
     }
 }

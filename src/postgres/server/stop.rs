@@ -1,0 +1,236 @@
+//! Stopping: the signal, what the control file says on the way, and harder means when it takes too long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::State;
+use crate::postgres::control_data::{ClusterState, glance};
+use crate::postgres::process::{self, Named, Postmaster};
+use crate::postgres::programs::Program;
+use crate::postgres::{PgError, StopMode, StopPlan, StopProgress, process_tree, waldump};
+
+use super::{CHECKPOINT_LIMIT, Inner, blocking};
+
+/// How often the control file is read.
+const TICK: Duration = Duration::from_millis(10);
+
+/// After SIGKILL only the kernel can still hold a process.
+const KILLED_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long processes of a dead postmaster get to notice its death.
+const ORPHANS_LIMIT: Duration = Duration::from_millis(500);
+
+pub(super) async fn stop(
+    inner: &Arc<Inner>,
+    plan: &StopPlan,
+    progress: Option<mpsc::Sender<StopProgress>>,
+    cancel: &CancellationToken,
+) -> Result<(), PgError> {
+    let _job = inner.job();
+    let was_running = inner.site.is_running();
+    if was_running && !(plan.checkpoint && plan.mode == StopMode::Fast) {
+        inner.site.set_state(State::Stopping);
+    }
+    let result = stop_keeping_state(inner, plan, progress, cancel).await;
+    match &result {
+        Ok(()) if was_running => inner.site.set_state(State::Stopped),
+        Ok(()) | Err(PgError::Cancelled) => {}
+        Err(error) => {
+            tracing::warn!("pg_ctl stop failed: {error}");
+            inner.site.set_state(State::StopFailed);
+        }
+    }
+    result
+}
+
+/// Stops. The state word is the caller's, except that it says `stopping` from the signal on unless a restart is on.
+pub(super) async fn stop_keeping_state(
+    inner: &Arc<Inner>,
+    plan: &StopPlan,
+    progress: Option<mpsc::Sender<StopProgress>>,
+    cancel: &CancellationToken,
+) -> Result<(), PgError> {
+    let postmaster = match inner.site.named() {
+        Named::Postmaster(postmaster) => postmaster,
+        Named::SingleUser(pid) => {
+            tracing::warn!("Cannot stop server; single-user server is running (PID: {pid})");
+            return Err(PgError::Refused(format!("a server in single-user mode (pid {pid}) takes no orders")));
+        }
+        Named::Nobody | Named::Stranger(_) => {
+            end_orphans(inner).await;
+            return Ok(());
+        }
+    };
+    if plan.checkpoint && plan.mode == StopMode::Fast && !inner.site.state().0.is_starting() {
+        checkpoint_before(inner, plan, postmaster, cancel).await?;
+    }
+    if inner.site.state().0 != State::Restarting {
+        inner.site.set_state(State::Stopping);
+    }
+    before_stop(inner, cancel).await?;
+    if inner.sessions.clear() {
+        tracing::info!("closed patroni connections to postgres");
+    }
+    let mut stopping = Stopping {
+        inner,
+        postmaster,
+        // A server that is still starting may say `shut down` from before.
+        may_tell: state_word(inner) == Some(ClusterState::Production) && plan.mode == StopMode::Fast,
+        progress,
+    };
+    stopping.signal(if plan.mode == StopMode::Fast { Signal::SIGINT } else { Signal::SIGQUIT })?;
+    stopping.wait(plan, cancel).await?;
+    stopping.tell().await;
+    end_orphans(inner).await;
+    Ok(())
+}
+
+fn state_word(inner: &Inner) -> Option<ClusterState> {
+    glance(&inner.site.data_dir()).map(|glance| glance.state)
+}
+
+/// A checkpoint while everybody still works makes the one at the shutdown short.
+async fn checkpoint_before(
+    inner: &Inner,
+    plan: &StopPlan,
+    postmaster: Postmaster,
+    cancel: &CancellationToken,
+) -> Result<(), PgError> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(PgError::Cancelled),
+        () = postmaster.ended() => {}
+        result = inner.checkpoint(plan.timeout.unwrap_or(CHECKPOINT_LIMIT)) => {
+            if let Err(error) = result {
+                tracing::warn!("the checkpoint before the stop failed: {error}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The operator's script. Its result is only logged.
+async fn before_stop(inner: &Inner, cancel: &CancellationToken) -> Result<(), PgError> {
+    let config = inner.site.config();
+    let Some(command) = config.before_stop.as_deref().filter(|command| !command.trim().is_empty()) else {
+        return Ok(());
+    };
+    let ran = match Program::script(command) {
+        Ok(program) => program.run(cancel).await,
+        Err(error) => Err(error),
+    };
+    match ran {
+        Ok(finished) => tracing::info!("before_stop script `{command}` exited with {}", finished.code_text()),
+        Err(PgError::Cancelled) => return Err(PgError::Cancelled),
+        Err(error) => tracing::error!("before_stop script `{command}` failed: {error}"),
+    }
+    Ok(())
+}
+
+/// A postmaster that was told to stop.
+struct Stopping<'a> {
+    inner: &'a Arc<Inner>,
+    postmaster: Postmaster,
+    may_tell: bool,
+    progress: Option<mpsc::Sender<StopProgress>>,
+}
+
+impl Stopping<'_> {
+    fn signal(&self, signal: Signal) -> Result<(), PgError> {
+        if !self.postmaster.signal(signal) && self.postmaster.is_alive() {
+            let pid = self.postmaster.pid;
+            return Err(PgError::Refused(format!("the server (pid {pid}) is not ours to stop: {signal} was refused")));
+        }
+        if signal == Signal::SIGQUIT {
+            // A suspended process would keep the order for later.
+            process_tree::signal(self.postmaster.pid, Signal::SIGCONT);
+        }
+        Ok(())
+    }
+
+    /// Waits for the end, with harder means each time the limit passes.
+    async fn wait(&mut self, plan: &StopPlan, cancel: &CancellationToken) -> Result<(), PgError> {
+        let ended = self.postmaster.ended();
+        tokio::pin!(ended);
+        let mut next = if plan.mode == StopMode::Fast { Signal::SIGQUIT } else { Signal::SIGKILL };
+        let mut until = plan.timeout.map(|limit| Instant::now() + limit);
+        loop {
+            let overdue = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = &mut ended => return Ok(()),
+                () = cancel.cancelled() => return Err(PgError::Cancelled),
+                () = overdue => {
+                    if next == Signal::SIGKILL {
+                        return self.kill().await;
+                    }
+                    tracing::warn!("Timeout during postmaster stop, aborting Postgres.");
+                    self.signal(next)?;
+                    next = Signal::SIGKILL;
+                    until = plan.timeout.map(|limit| Instant::now() + limit);
+                }
+                () = tokio::time::sleep(TICK) => {
+                    if self.may_tell && state_word(self.inner) == Some(ClusterState::ShutDown) {
+                        self.tell().await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn kill(&self) -> Result<(), PgError> {
+        tracing::warn!("Sending SIGKILL to Postmaster and its children");
+        let postmaster = self.postmaster;
+        blocking(move || {
+            if postmaster.is_alive() {
+                process_tree::kill_tree(postmaster.pid);
+            }
+            Ok(())
+        })
+        .await?;
+        let ended = tokio::time::timeout(KILLED_LIMIT, postmaster.ended()).await;
+        ended.map_err(|_| PgError::Timeout(KILLED_LIMIT, format!("end of process {} after SIGKILL", postmaster.pid)))
+    }
+
+    /// Says once that no more WAL will be written, and how far it goes. The program has the last word on that.
+    async fn tell(&mut self) {
+        if !std::mem::take(&mut self.may_tell) {
+            return;
+        }
+        let Some(progress) = &self.progress else { return };
+        match self.inner.site.control_data().await {
+            Ok(control) => {
+                if let Some((checkpoint, previous)) = waldump::shutdown_lsns(&self.inner.site, &control).await {
+                    // Whoever does not listen any more does not need it.
+                    let _ = progress.try_send(StopProgress::ShutDown { checkpoint, previous });
+                }
+            }
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+}
+
+/// Ends what a dead postmaster left behind: its children notice its death, but not all at once, and while one of them
+/// lives it may still write, and no new server can start.
+pub(super) async fn end_orphans(inner: &Inner) {
+    let directory = inner.site.data_dir();
+    let until = Instant::now() + ORPHANS_LIMIT;
+    while process::has_orphans(&directory) {
+        if Instant::now() > until {
+            let killed = process::kill_orphans(&directory);
+            tracing::warn!("killed {killed} processes that a dead postmaster left behind");
+            break;
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
