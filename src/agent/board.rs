@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterView, InstanceState, Role, ScheduledRestart};
+use crate::cluster::{ClusterView, InstanceState, MemberName, Role, ScheduledRestart};
 use crate::config::Dynamic;
 use crate::ha::{Decision, Node, Observation, Reply, RequestKind};
 
@@ -48,6 +48,8 @@ pub struct State {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// Our member value as last published.
     pub published: Map<String, Value>,
+    /// The primary that last told us that it leads without the DCS, and when.
+    pub failsafe_ping: Option<(MemberName, Instant)>,
     /// SIGHUP or `POST /reload` came.
     pub reload: bool,
     /// The last decision: rule and status line.
@@ -68,6 +70,7 @@ impl Board {
             next_cycle: Instant::now(),
             scheduled_restart: None,
             published: Map::new(),
+            failsafe_ping: None,
             reload: false,
             last_decision: (0, String::new()),
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, Status};
+use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, Status, SyncState, Version};
 use crate::dcs::DcsError;
 use crate::ha::{LockOutcome, Observation, Snapshot, Step};
 use crate::postgres::StopPlan;
@@ -116,6 +116,23 @@ async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Ste
             }
             result
         }
+        Step::WriteFailsafe(topology) => {
+            let result = dcs.write_failsafe(topology).await;
+            change(seen, |view| view.failsafe = Some(topology.clone()));
+            result
+        }
+        Step::WriteSync { state, expected } => write_sync(runner, seen, state, *expected).await,
+        Step::DeleteSync(expected) => match dcs.delete_sync(*expected).await {
+            Ok(deleted) => {
+                seen.done.sync_conflict |= !deleted;
+                change(seen, |view| view.sync = SyncState::default());
+                Ok(())
+            }
+            Err(error) => {
+                seen.done.sync_conflict = true;
+                Err(error)
+            }
+        },
         Step::Publish(value) => {
             let result = dcs.touch_member(value).await;
             if result.is_ok() {
@@ -168,6 +185,9 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
                 }
             };
             seen.done.history = Some(history);
+        }
+        Step::SetSyncNames(names) => {
+            limited("synchronous_standby_names", postgres.set_synchronous_standby_names(names.as_deref())).await;
         }
         Step::ResumeReplay => limited("resuming WAL replay", postgres.resume_replay()).await,
         Step::SyncSlots { wanted, may_drop } => limited("slots", postgres.sync_slots(wanted, *may_drop)).await,
@@ -267,6 +287,29 @@ async fn release(runner: &Runner, seen: &mut Observation, status: Option<&Status
     }
     change(seen, |view| view.leader = None);
     seen.leads_until_ms = None;
+}
+
+/// A write of `sync` whose outcome is not a plain yes stops the pass: what stands there is read anew next time.
+async fn write_sync(
+    runner: &Runner,
+    seen: &mut Observation,
+    state: &SyncState,
+    expected: Option<Version>,
+) -> Result<(), DcsError> {
+    match runner.ports.dcs.write_sync(state, expected).await {
+        Ok(Some(version)) => {
+            change(seen, |view| view.sync = SyncState { version: Some(version), ..state.clone() });
+            Ok(())
+        }
+        Ok(None) => {
+            seen.done.sync_conflict = true;
+            Ok(())
+        }
+        Err(error) => {
+            seen.done.sync_conflict = true;
+            Err(error)
+        }
+    }
 }
 
 async fn abandon_bootstrap(runner: &mut Runner) {

@@ -3,12 +3,17 @@
 pub mod board;
 pub mod cli;
 pub mod lease;
+pub mod life;
 pub mod ports;
 pub mod run;
 pub mod store;
 
 mod carry_out;
+mod configuration;
 mod journal;
+mod logging;
+mod node;
+mod peers;
 mod task;
 
 pub use board::Board;

@@ -35,8 +35,8 @@ pub struct Configured {
 
 /// The local configuration, waiting to be combined with the dynamic one.
 pub trait Configure: Send + Sync {
-    /// Combines both.
-    fn configure(&self, dynamic: &Map<String, Value>) -> Configured;
+    /// Combines both. What the document spoils keeps its value from `before`.
+    fn configure(&self, dynamic: &Map<String, Value>, before: &Dynamic) -> Configured;
 
     /// Reads the local files again. `Ok(false)`: nothing changed.
     fn reload(&self) -> Result<bool, String>;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::{ClusterView, InstanceState, Version};
-use crate::config::{Dynamic, PostgresConfig, SynchronousMode};
+use crate::config::{Dynamic, PostgresConfig};
 use crate::dcs::{DcsError, Timing};
 use crate::ha::{
     self, Decision, Done, EndedTask, Level, Memory, Node, Observation, Reply, Request, RunningTask, Snapshot,
@@ -67,12 +67,13 @@ pub struct Runner {
     requests: mpsc::Receiver<Asked>,
     began: Instant,
     last_line: String,
+    drops_repetitions: bool,
 }
 
 impl Runner {
     /// Wires a loop. `dynamic` is the best known dynamic configuration: the cached copy, or `bootstrap.dcs`.
     pub fn new(ports: Ports, dynamic: &Map<String, Value>) -> Self {
-        let configured = ports.configure.configure(dynamic);
+        let configured = ports.configure.configure(dynamic, &Dynamic::default());
         for warning in &configured.warnings {
             warn!("{warning}");
         }
@@ -98,7 +99,15 @@ impl Runner {
             requests,
             began: Instant::now(),
             last_line: String::new(),
+            drops_repetitions: false,
         }
+    }
+
+    /// Leaves out heartbeat lines that repeat (`log.deduplicate_heartbeat_logs`).
+    #[must_use]
+    pub fn dropping_repetitions(mut self, drops: bool) -> Self {
+        self.drops_repetitions = drops;
+        self
     }
 
     /// What the REST API reads and speaks to.
@@ -190,6 +199,7 @@ impl Runner {
             task: None,
             ended: self.collect_task().await,
             requests: self.pending.clone(),
+            failsafe_ping: self.board.state().failsafe_ping.map(|(name, at)| (name, self.ms(at))),
             is_leaving,
             done: Done::default(),
         };
@@ -217,7 +227,7 @@ impl Runner {
         let needs_slots = !self.settings.member_slots_ttl.is_zero() || !self.settings.slots.is_empty();
         let look = Look {
             slots: needs_slots,
-            senders: self.settings.synchronous_mode != SynchronousMode::Off,
+            senders: self.settings.is_synchronous(),
             standby_timeline: true,
             budget: LOOK_BUDGET,
         };
@@ -268,7 +278,7 @@ impl Runner {
         });
         let decision = ha::decide(seen, &self.memory);
         self.memory = decision.memory.clone();
-        self.say(&decision);
+        self.say(seen, &decision);
         for finding in ha::check(seen, &decision) {
             error!("{}; please report it as a BUG", finding.0);
             debug_assert!(false, "{}", finding.0);
@@ -282,7 +292,7 @@ impl Runner {
     }
 
     /// Notes as they come; the status line once a cycle, quietly when it repeats.
-    fn say(&mut self, decision: &Decision) {
+    fn say(&mut self, seen: &Observation, decision: &Decision) {
         for note in &decision.notes {
             match note.level {
                 Level::Info => info!(rule = decision.rule, "{}", note.text),
@@ -299,7 +309,16 @@ impl Runner {
         }
         let prefix = if self.settings.pause { "PAUSE: " } else { "" };
         let line = format!("{prefix}{}", decision.reason);
-        info!(rule = decision.rule, "{line}");
+        if !decision.reason.is_heartbeat()
+            && let Some(view) = seen.view()
+        {
+            let owner = view.leader_name().map_or("None", |name| name.as_str());
+            info!(rule = decision.rule, "Lock owner: {owner}; I am {}", seen.node.name);
+        }
+        let repeats = decision.reason.is_heartbeat() && self.last_line == line;
+        if !(repeats && self.drops_repetitions) {
+            info!(rule = decision.rule, "{line}");
+        }
         self.last_line = line;
     }
 
@@ -364,7 +383,7 @@ impl Runner {
     /// Combines both configurations anew and hands them to whom they concern. The server takes its part beside the
     /// loop.
     fn apply(&mut self, document: &Map<String, Value>, force: bool) {
-        let configured = self.ports.configure.configure(document);
+        let configured = self.ports.configure.configure(document, &self.settings);
         for warning in &configured.warnings {
             warn!("{warning}");
         }

@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
-use pgherd::agent::store;
+use pgherd::agent::{life, store};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("pgherd: {error}");
             let mut cause = error.source();
@@ -24,15 +24,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
+fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
         Some(Command::Dcs(args)) => {
             let colour = std::io::stderr().is_terminal();
             tracing_subscriber::fmt().with_ansi(colour).with_writer(std::io::stderr).init();
-            Ok(runtime.block_on(store::run(&args))?)
+            runtime.block_on(store::run(&args))?;
+            Ok(ExitCode::SUCCESS)
         }
         Some(Command::Demo(_)) => Err("the demo is not built in yet".into()),
-        None => Err("the agent is not built in yet".into()),
+        None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
     }
 }

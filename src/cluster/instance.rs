@@ -120,6 +120,8 @@ pub struct Monitor {
     pub replay_lsn: Lsn,
     /// Received position of a standby: the higher of received and written.
     pub receive_lsn: Lsn,
+    /// Commit time of the last transaction a standby replayed, `YYYY-MM-DD HH:MM:SS.ffffff+HH:MM`.
+    pub replayed_timestamp: Option<String>,
     /// Replay was paused.
     pub replay_paused: bool,
     /// The timeline of the last checkpoint in the control file.

@@ -3,6 +3,8 @@
 //! Nothing here does I/O, waits, reads a clock or logs. Every type is plain, comparable and round-trips through
 //! JSON, so that an observation of one cycle can be stored and decided again.
 
+#[doc(hidden)]
+pub mod builder;
 pub mod instance;
 pub mod lsn;
 pub mod member;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::cluster::MemberName;
+use crate::cluster::tags::as_boolish;
 use crate::cluster::tags::is_truthy;
 
 use super::address::{join_host_port, split_host_port};
@@ -117,6 +118,22 @@ const NOT_METHODS: [&str; 8] =
     ["parameters", "authentication", "callbacks", "bin_name", "recovery_conf", "basebackup", "rewind", "pg_rewind"];
 
 impl PostgresConfig {
+    /// The connection URL that others are told, without credentials.
+    pub fn conn_url(&self) -> String {
+        format!("postgres://{}/{}", self.connect_address, self.database)
+    }
+
+    /// The same through the proxy, if there is one.
+    pub fn proxy_url(&self) -> Option<String> {
+        Some(format!("postgres://{}/{}", self.proxy_address.as_ref()?, self.database))
+    }
+
+    /// One of the configured methods makes a replica without a leader to copy from.
+    pub fn has_leaderless_method(&self) -> bool {
+        let says = |method: &String| self.methods.get(method)?.get("no_leader").and_then(as_boolish);
+        self.create_replica_methods.iter().any(|method| says(method) == Some(true))
+    }
+
     /// Makes the effective configuration of the server: defaults, then the dynamic document, then the node's own file.
     ///
     /// Parameters are merged one by one, every other key of the file replaces the dynamic one. Parameters under the

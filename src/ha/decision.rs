@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
-    Callback, LeaderKey, MemberName, Recovery, Role, Status, StopMode, Upstream, Version, WantedSlot,
+    Callback, LeaderKey, MemberName, Recovery, Role, Status, StopMode, SyncState, Upstream, Version, WantedSlot,
 };
 
 use super::memory::Memory;
@@ -101,6 +101,19 @@ pub enum Step {
     },
     /// Write `history`.
     WriteHistory(Value),
+    /// Write `failsafe`.
+    WriteFailsafe(BTreeMap<MemberName, String>),
+    /// Write `sync`; with a version only if it is still that one.
+    WriteSync {
+        /// The document.
+        state: SyncState,
+        /// The version it was read at.
+        expected: Option<Version>,
+    },
+    /// Delete `sync` under the same condition.
+    DeleteSync(Option<Version>),
+    /// Set or remove the managed `synchronous_standby_names`.
+    SetSyncNames(Option<String>),
     /// Publish the own member value.
     Publish(Map<String, Value>),
     /// Ask these members over REST; outcome in `done.peers`.

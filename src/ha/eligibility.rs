@@ -49,7 +49,7 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
             return Race::StandBack;
         }
     }
-    if cx.is_starting() {
+    if cx.is_starting() || is_barred_by_failsafe(cx) {
         return Race::StandBack;
     }
     if cx.is_primary() {
@@ -73,6 +73,27 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
         members.retain(|name, _| view.sync.matches(name));
     }
     compare(cx, &members, true)
+}
+
+/// In failsafe mode a primary without DCS that can reach us goes on leading, whatever the DCS says; and a member the
+/// last leader did not count must not race.
+fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
+    if !cx.settings().failsafe_mode {
+        return false;
+    }
+    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
+    if let Some((name, at)) = &cx.seen.failsafe_ping
+        && cx.now().saturating_sub(*at) < ttl_ms
+    {
+        cx.info(format!("not racing: {name} leads in failsafe mode"));
+        return true;
+    }
+    let topology = cx.view().and_then(|view| view.failsafe.as_ref());
+    let uncounted = topology.is_some_and(|known| !known.is_empty() && !known.contains_key(cx.me()));
+    if uncounted {
+        cx.info("not racing: the last leader did not count this node among the members (failsafe mode)");
+    }
+    uncounted
 }
 
 /// A primary that runs in an unlocked cluster just takes the key, unless the cluster has moved on without it.
@@ -114,7 +135,13 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
         }
         if view.member(candidate).is_some() {
             let Some(answers) = ask_everybody(cx) else { return Some(Race::Asking) };
-            match limitation(answers.get(candidate)) {
+            // A switchover goes to synchronous standbys only; a candidate that is none would wait for us, as we for it.
+            let outside = request.is_switchover()
+                && cx.is_sync_active()
+                && !cx.is_quorum_active()
+                && !view.sync.matches(candidate);
+            let why = if outside { Some("not a synchronous standby") } else { limitation(answers.get(candidate)) };
+            match why {
                 None => {
                     cx.info(format!("{action}: to {candidate}, i am {me}"));
                     return Some(Race::StandBack);

@@ -1,7 +1,7 @@
 //! What must survive from one decision to the next. It is returned by every decision and handed to the next one;
 //! nothing is remembered anywhere else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,14 @@ pub struct Memory {
     pub pending_callback: Option<Callback>,
     /// A callback was due at least once.
     pub was_callback_called: bool,
+    /// The managed list of synchronous standbys was taken back since synchronous mode was last on.
+    pub is_sync_released: bool,
+    /// `synchronous_standby_names` as last seen.
+    pub sync_names_seen: Option<String>,
+    /// Our position when that value was first seen: standbys that have it are confirmed.
+    pub sync_confirmed_from: Lsn,
+    /// Standbys, in lower case, that the server waits for and that have confirmed.
+    pub sync_ready: BTreeSet<String>,
     /// The restart to come.
     pub scheduled_restart: Option<ScheduledRestart>,
     /// The request a running restart answers.

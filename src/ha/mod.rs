@@ -27,8 +27,10 @@ mod context;
 mod eligibility;
 mod invariants;
 mod publish;
+pub mod quorum;
 mod requests;
 mod slots;
+pub mod sync;
 
 #[cfg(test)]
 mod tests;

@@ -37,6 +37,8 @@ pub struct Observation {
     pub ended: Option<EndedTask>,
     /// What operators asked this node for, oldest first.
     pub requests: Vec<Request>,
+    /// The primary that last told us, over REST, that it leads although it cannot reach the DCS, and when.
+    pub failsafe_ping: Option<(MemberName, u64)>,
     /// The agent was told to end.
     pub is_leaving: bool,
     /// Outcomes of steps already carried out in this cycle.
@@ -160,6 +162,8 @@ pub struct Done {
     pub divergence: Option<Divergence>,
     /// The local history file of the current timeline and when it was written.
     pub history: Option<(Vec<HistoryLine>, Option<String>)>,
+    /// A conditional write of `sync` met somebody else's.
+    pub sync_conflict: bool,
     /// A write that must succeed did not reach the DCS; which.
     pub lost_write: Option<String>,
 }

@@ -145,6 +145,7 @@ lines! {
     StandbyLeaderAcquired => "promoted self to a standby leader by acquiring session lock",
     PromotedHadLock => "promoted self to leader because I had the session lock",
     PromotedAcquired => "promoted self to leader by acquiring session lock",
+    PromotionPostponed => "Postponing promotion because synchronous replication state was updated by somebody else",
     PromotionCancelled => "Promotion cancelled because the pre-promote script failed",
     ReinitializingDiverged => "reinitializing due to diverged timelines",
     ReleasedDataDirEmpty => "released leader key voluntarily as data dir empty and currently leader",

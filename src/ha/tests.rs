@@ -1,1 +1,530 @@
+//! The rules, case by case: a scene states what is special about it, `decide` answers.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Map, json};
+
+use super::*;
+use crate::cluster::builder::ClusterBuilder;
+use crate::cluster::{
+    ClusterView, ControlData, DataDir, FollowChange, InstanceState, Lsn, MemberName, Monitor, PeerAnswer, Recovery,
+    RestartRequest, Role, State, StopMode, StopProgress, SystemId, Tags, Timeline,
+};
+use crate::config::Dynamic;
+
+const SYSTEM_ID: &str = "7710267184385916675";
+
+struct Scene {
+    seen: Observation,
+    memory: Memory,
+}
+
+fn scene(me: &str, view: ClusterView) -> Scene {
+    let (settings, _) = Dynamic::from_document(&Map::new());
+    let node = Node {
+        name: me.into(),
+        conn_url: format!("postgres://{me}:5432/postgres"),
+        api_url: format!("http://{me}:8008/patroni"),
+        may_bootstrap: true,
+        ..Node::default()
+    };
+    let seen = Observation {
+        now_ms: 100_000,
+        wall_ms: 1_800_000_000_000,
+        node,
+        view: Snapshot::Read(Box::new(view)),
+        settings,
+        instance: InstanceState::default(),
+        leads_until_ms: None,
+        task: None,
+        ended: None,
+        requests: Vec::new(),
+        failsafe_ping: None,
+        is_leaving: false,
+        done: Done::default(),
+    };
+    Scene { seen, memory: Memory { is_attached: true, has_seen_cluster: true, ..Memory::default() } }
+}
+
+impl Scene {
+    fn with(mut self, change: impl FnOnce(&mut Observation)) -> Self {
+        change(&mut self.seen);
+        self
+    }
+
+    fn remembering(mut self, change: impl FnOnce(&mut Memory)) -> Self {
+        change(&mut self.memory);
+        self
+    }
+
+    fn running(mut self, primary: bool) -> Self {
+        self.seen.instance = InstanceState {
+            data_dir: DataDir::Present,
+            state: Some(State::Running),
+            is_postmaster_alive: true,
+            accepts_connections: true,
+            postmaster_start_time: Some("2026-01-01 00:00:00+00:00".into()),
+            monitor: Some(Monitor {
+                in_recovery: !primary,
+                timeline: Some(Timeline(1)),
+                control_timeline: Some(Timeline(1)),
+                flush_lsn: Lsn(if primary { 1000 } else { 0 }),
+                replay_lsn: Lsn(1000),
+                receive_lsn: Lsn(1000),
+                ..Monitor::default()
+            }),
+            system_id: SystemId::parse(SYSTEM_ID),
+            server_version: Some(150_018),
+            can_rewind: true,
+            ..InstanceState::default()
+        };
+        self.memory.role = Some(if primary { Role::Primary } else { Role::Replica });
+        self
+    }
+
+    fn stopped(mut self, cluster_state: &str) -> Self {
+        self.seen.instance = InstanceState {
+            data_dir: DataDir::Present,
+            state: Some(State::Crashed),
+            control: Some(ControlData { cluster_state: cluster_state.into(), ..ControlData::default() }),
+            system_id: SystemId::parse(SYSTEM_ID),
+            can_rewind: true,
+            ..InstanceState::default()
+        };
+        self
+    }
+
+    fn decide(&self) -> Decision {
+        let decision = decide(&self.seen, &self.memory);
+        assert_eq!(check(&self.seen, &decision), Vec::new());
+        // Whatever happens in the field must replay from one line of JSON.
+        let line = serde_json::to_string(&(&self.seen, &self.memory, &decision)).unwrap();
+        let (seen, memory, again): (Observation, Memory, Decision) = serde_json::from_str(&line).unwrap();
+        assert_eq!((&seen, &memory, &again), (&self.seen, &self.memory, &decision));
+        decision
+    }
+
+    /// Decides, feeding outcomes until the cycle ends.
+    fn play(&mut self, outcomes: &[fn(&mut Done)]) -> Decision {
+        let mut decision = self.decide();
+        for outcome in outcomes {
+            assert!(decision.again, "wanted to ask again, but: {}", decision.reason);
+            self.memory = decision.memory.clone();
+            self.seen.ended = None;
+            outcome(&mut self.seen.done);
+            decision = self.decide();
+        }
+        assert!(!decision.again, "still asking: {}", decision.reason);
+        decision
+    }
+}
+
+fn kept(done: &mut Done) {
+    done.renewal = Some(LockOutcome::Kept);
+}
+
+fn acquired(done: &mut Done) {
+    done.acquire = Some(LockOutcome::Kept);
+}
+
+fn follows(done: &mut Done) {
+    done.follow = Some(FollowChange::None);
+}
+
+fn answer(position: u64) -> PeerAnswer {
+    PeerAnswer::Answered {
+        in_recovery: true,
+        position: Lsn(position),
+        timeline: Some(Timeline(1)),
+        tags: Tags::new(),
+        watchdog_failed: false,
+    }
+}
+
+fn level_peers(done: &mut Done) {
+    let names = ["a", "b", "c"].map(MemberName::from);
+    done.peers = Some(names.into_iter().map(|name| (name, answer(1000))).collect());
+}
+
+fn dead_leader(done: &mut Done) {
+    let gone = PeerAnswer::Unreachable("connection refused".into());
+    done.peers = Some(BTreeMap::from([("a".into(), gone), ("b".into(), answer(1000)), ("c".into(), answer(1000))]));
+}
+
+fn task_of(decision: &Decision) -> Option<&Task> {
+    decision.steps.iter().find_map(|step| match step {
+        Step::Begin(task) => Some(task),
+        _ => None,
+    })
+}
+
+fn cluster() -> ClusterBuilder {
+    ClusterBuilder::new(&["a", "b", "c"])
+}
+
+#[test]
+fn the_leader_renews_then_publishes() {
+    let mut scene = scene("a", cluster().build()).running(true);
+    let decision = scene.play(&[kept]);
+    assert_eq!(
+        (decision.rule, decision.reason.to_string().as_str()),
+        (600, "no action. I am (a), the leader with the lock")
+    );
+    assert!(matches!(decision.steps.last(), Some(Step::Publish(_))));
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::WriteStatus(_))));
+}
+
+#[test]
+fn a_replica_follows() {
+    let mut scene = scene("b", cluster().build()).running(false);
+    let decision = scene.play(&[follows]);
+    assert_eq!(decision.reason.to_string(), "no action. I am (b), a secondary, and following a leader (a)");
+}
+
+#[test]
+fn a_lost_compare_and_set_stops_the_primary_at_once() {
+    let mut scene = scene("a", cluster().build()).running(true);
+    let decision = scene.play(&[|done| done.renewal = Some(LockOutcome::Lost)]);
+    assert_eq!(decision.reason.to_string(), "demoted self because failed to update leader lock in DCS");
+    assert!(matches!(task_of(&decision), Some(Task::Stop { mode: StopMode::Immediate, .. })));
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::ReleaseLeader(_))));
+}
+
+#[test]
+fn a_primary_without_the_lock_stops_at_once() {
+    let decision = scene("b", cluster().build()).running(true).decide();
+    assert_eq!(decision.reason.to_string(), "demoting self because I do not have the lock and I was a leader");
+    assert!(matches!(task_of(&decision), Some(Task::Stop { mode: StopMode::Immediate, .. })));
+}
+
+#[test]
+fn an_unreachable_dcs_demotes_the_primary_and_leaves_the_key() {
+    let lost = |seen: &mut Observation| seen.view = Snapshot::Unreachable("refused".into());
+    let decision = scene("a", cluster().build()).running(true).with(lost).decide();
+    assert_eq!(decision.reason.to_string(), "demoted self because DCS is not accessible and I was a leader");
+    assert!(matches!(task_of(&decision), Some(Task::Stop { mode: StopMode::Fast, checkpoint: false, .. })));
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::Publish(_) | Step::ReleaseLeader(_))));
+
+    let decision = scene("b", cluster().build()).running(false).with(lost).decide();
+    assert_eq!(decision.reason.to_string(), "DCS is not accessible");
+    assert_eq!(decision.steps, Vec::new());
+
+    let paused = |seen: &mut Observation| {
+        lost(seen);
+        seen.settings.pause = true;
+    };
+    let decision = scene("a", cluster().build()).running(true).with(paused).decide();
+    assert_eq!(task_of(&decision), None);
+}
+
+#[test]
+fn a_renewal_without_an_answer_is_a_lost_dcs_not_a_lost_lock() {
+    let mut scene = scene("a", cluster().build()).running(true);
+    let decision = scene.play(&[|done| done.renewal = Some(LockOutcome::Unreachable("timeout".into()))]);
+    assert_eq!(decision.rule, 100);
+    assert!(matches!(task_of(&decision), Some(Task::Stop { mode: StopMode::Fast, .. })));
+}
+
+#[test]
+fn the_race_asks_then_takes_the_key_then_promotes() {
+    let mut scene = scene("b", cluster().unlocked().build()).running(false);
+    let decision = scene.play(&[dead_leader, acquired]);
+    assert_eq!(decision.reason.to_string(), "promoted self to leader by acquiring session lock");
+    assert!(matches!(task_of(&decision), Some(Task::Promote { .. })));
+}
+
+#[test]
+fn a_member_that_is_behind_or_not_allowed_stands_back() {
+    let ahead = |done: &mut Done| done.peers = Some(BTreeMap::from([("c".into(), answer(2000))]));
+    let mut behind = scene("b", cluster().unlocked().build()).running(false);
+    let decision = behind.play(&[ahead, follows]);
+    assert_eq!(decision.reason.to_string(), "following a different leader because i am not the healthiest node");
+
+    let mut barred = scene("b", cluster().unlocked().build())
+        .running(false)
+        .with(|seen| seen.node.tags = [("nofailover".to_owned(), json!(true))].into_iter().collect());
+    let decision = barred.play(&[follows]);
+    assert_eq!(decision.reason.to_string(), "following a different leader because I am not allowed to promote");
+
+    let lagging = cluster().unlocked().with(|view| view.status.optime = Some(Lsn(9_000_000))).build();
+    let decision = scene("b", lagging).running(false).play(&[follows]);
+    assert!(decision.notes.iter().any(|note| note.text == "My wal position exceeds maximum replication lag"));
+}
+
+#[test]
+fn a_living_primary_stops_the_race() {
+    let alive = |done: &mut Done| {
+        let primary = PeerAnswer::Answered {
+            in_recovery: false,
+            position: Lsn::ZERO,
+            timeline: Some(Timeline(1)),
+            tags: Tags::new(),
+            watchdog_failed: false,
+        };
+        done.peers = Some(BTreeMap::from([("a".into(), primary)]));
+    };
+    let mut scene = scene("b", cluster().unlocked().build()).running(false);
+    let decision = scene.play(&[alive, follows]);
+    assert!(decision.notes.iter().any(|note| note.text == "Primary (a) is still alive"));
+}
+
+#[test]
+fn the_higher_priority_wins_a_tie() {
+    let preferred = |done: &mut Done| {
+        let tags: Tags = [("failover_priority".to_owned(), json!(2))].into_iter().collect();
+        let mut peer = answer(1000);
+        if let PeerAnswer::Answered { tags: theirs, .. } = &mut peer {
+            *theirs = tags;
+        }
+        done.peers = Some(BTreeMap::from([("c".into(), peer)]));
+    };
+    let mut scene = scene("b", cluster().unlocked().build()).running(false);
+    let decision = scene.play(&[preferred, follows]);
+    let line = "c has equally tolerable WAL position and priority 2, while this node has priority 1";
+    assert!(decision.notes.iter().any(|note| note.text == line));
+}
+
+#[test]
+fn synchronous_mode_keeps_outsiders_from_racing() {
+    let view = cluster()
+        .unlocked()
+        .with(|view| {
+            view.sync.leader = Some("a".into());
+            view.sync.voters = vec!["c".into()];
+        })
+        .build();
+    let sync = |seen: &mut Observation| seen.settings.synchronous_mode = crate::config::SynchronousMode::Priority;
+    let decision = scene("b", view.clone()).running(false).with(sync).play(&[follows]);
+    assert_eq!(decision.reason.to_string(), "following a different leader because i am not the healthiest node");
+    // A standby of /sync may; it makes itself the document's leader before it promotes.
+    let mut standby = scene("c", view).running(false).with(sync);
+    dead_leader(&mut standby.seen.done);
+    acquired(&mut standby.seen.done);
+    let decision = standby.decide();
+    let written = decision.steps.iter().find_map(|step| match step {
+        Step::WriteSync { state, .. } => Some(state.clone()),
+        _ => None,
+    });
+    assert_eq!(written.map(|state| (state.leader, state.voters)), Some((Some("c".into()), Vec::new())));
+    assert!(decision.again && task_of(&decision).is_none());
+}
+
+#[test]
+fn a_switchover_demotes_only_when_somebody_can_take_over() {
+    let view = cluster().failover(Some("a"), Some("b")).build();
+    let mut good = scene("a", view.clone()).running(true);
+    let decision = good.play(&[kept, level_peers]);
+    assert_eq!(decision.reason.to_string(), "switchover: demoting myself");
+    assert!(matches!(task_of(&decision), Some(Task::Stop { checkpoint: true, mode: StopMode::Fast, .. })));
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::BlankFailover(_))), "the winner clears the key");
+
+    let nobody = |done: &mut Done| done.peers = Some(BTreeMap::new());
+    let decision = scene("a", view).running(true).play(&[kept, nobody]);
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::BlankFailover(Some(_)))));
+    assert_eq!(task_of(&decision), None);
+}
+
+#[test]
+fn the_key_is_released_when_a_candidate_has_the_shutdown_checkpoint() {
+    let task =
+        Task::Stop { action: "switchover: demote".into(), mode: StopMode::Fast, checkpoint: true, timeout_ms: None };
+    let stopping = |checkpoint| {
+        let progress = Some(StopProgress::ShutDown { checkpoint: Lsn(checkpoint), previous: Lsn(990) });
+        let running = RunningTask { task: task.clone(), since_ms: 99_000, progress };
+        scene("a", cluster().failover(Some("a"), Some("b")).build())
+            .running(true)
+            .with(|seen| seen.task = Some(running))
+            .remembering(|memory| {
+                memory.demotion = Some(Demotion {
+                    mode: DemoteMode::Graceful,
+                    action: "switchover: demote".into(),
+                    stage: DemotionStage::Stopping,
+                    is_released: false,
+                    shutdown_lsn: None,
+                });
+            })
+    };
+    let decision = stopping(1000).play(&[kept, level_peers]);
+    let released = decision.steps.iter().find_map(|step| match step {
+        Step::ReleaseLeader(status) => Some(status.clone()),
+        _ => None,
+    });
+    assert_eq!(released.unwrap().unwrap().optime, Some(Lsn(990)));
+    assert_eq!(decision.memory.role, Some(Role::Demoted));
+
+    let decision = stopping(5000).play(&[kept, level_peers]);
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::ReleaseLeader(_))));
+    assert_eq!(decision.wake_after_ms, Some(100), "asked again soon");
+}
+
+#[test]
+fn a_crashed_leader_is_started_in_place() {
+    let mut scene =
+        scene("a", cluster().build()).stopped("in production").remembering(|memory| memory.role = Some(Role::Primary));
+    let decision = scene.play(&[kept]);
+    assert_eq!(decision.reason.to_string(), "starting primary after failure");
+    assert!(matches!(task_of(&decision), Some(Task::Start { recovery: Recovery::None, role: Role::Primary, .. })));
+}
+
+#[test]
+fn a_leader_that_cannot_start_gives_the_key_away() {
+    let failed = EndedTask {
+        task: Task::Start {
+            action: "starting primary after failure".into(),
+            recovery: Recovery::None,
+            role: Role::Primary,
+            timeout_ms: None,
+        },
+        outcome: TaskOutcome::Failed("exit code 1".into()),
+        progress: None,
+    };
+    let scene = scene("a", cluster().build())
+        .stopped("in production")
+        .with(|seen| seen.ended = Some(failed))
+        .remembering(|memory| {
+            memory.role = Some(Role::Primary);
+            memory.is_recovering = true;
+        });
+    let decision = scene.decide();
+    assert_eq!(decision.reason.to_string(), "removed leader key after trying and failing to start postgres");
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::ReleaseLeader(None))));
+}
+
+#[test]
+fn a_crashed_former_leader_is_recovered_then_compared_before_it_streams() {
+    let view = cluster().leader("b").member_field("b", "role", json!("primary")).build();
+    let first = scene("a", view.clone()).stopped("in production");
+    assert_eq!(first.decide().reason.to_string(), "doing crash recovery in a single user mode");
+    let diverged: fn(&mut Done) = |done| done.divergence = Some(crate::cluster::Divergence::Diverged);
+    let mut second = scene("a", view).stopped("shut down");
+    let decision = second.play(&[diverged]);
+    assert_eq!(decision.reason.to_string(), "running pg_rewind from b");
+    assert!(matches!(task_of(&decision), Some(Task::Rewind { .. })));
+}
+
+#[test]
+fn rewinding_waits_for_the_new_leaders_checkpoint() {
+    let view = cluster()
+        .leader("b")
+        .member_field("b", "role", json!("primary"))
+        .member_field("b", "checkpoint_after_promote", json!(false))
+        .build();
+    let diverged: fn(&mut Done) = |done| done.divergence = Some(crate::cluster::Divergence::Diverged);
+    let decision = scene("a", view).stopped("shut down").play(&[diverged]);
+    assert_eq!(decision.reason.to_string(), "waiting for checkpoint on b before rewind");
+    assert_eq!(task_of(&decision), None);
+}
+
+#[test]
+fn maintenance_mode_leaves_a_stopped_server_alone() {
+    let paused = |seen: &mut Observation| seen.settings.pause = true;
+    let decision = scene("b", cluster().build()).stopped("shut down").with(paused).decide();
+    assert_eq!(decision.reason.to_string(), "postgres is not running");
+    assert_eq!(task_of(&decision), None);
+    let decision = scene("a", cluster().build()).stopped("shut down").with(paused).decide();
+    assert_eq!(decision.reason.to_string(), "removed leader lock because postgres is not running");
+}
+
+#[test]
+fn an_empty_data_directory_is_bootstrapped_or_cloned() {
+    let empty = ClusterBuilder::new(&[]).with(|view| *view = ClusterView::default()).build();
+    let won: fn(&mut Done) = |done| done.initialize = Some(true);
+    let decision = scene("a", empty.clone()).play(&[won]);
+    assert_eq!(task_of(&decision), Some(&Task::Bootstrap));
+    let lost: fn(&mut Done) = |done| done.initialize = Some(false);
+    let decision = scene("a", empty).play(&[lost]);
+    assert_eq!(decision.reason.to_string(), "failed to acquire initialize lock");
+
+    let decision = scene("d", cluster().build()).decide();
+    assert_eq!(decision.reason.to_string(), "trying to bootstrap from leader 'a'");
+    let view = cluster().member_field("c", "tags", json!({"clonefrom": true})).build();
+    let decision = scene("d", view).decide();
+    assert_eq!(decision.reason.to_string(), "trying to bootstrap from replica 'c'");
+}
+
+#[test]
+fn a_foreign_data_directory_ends_the_agent() {
+    let foreign = |seen: &mut Observation| seen.instance.system_id = SystemId::parse("9999999999999999");
+    let decision = scene("b", cluster().build()).running(false).with(foreign).decide();
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::Exit { keep_server: false, .. })));
+}
+
+#[test]
+fn a_replica_never_promotes_itself_out_of_a_wiped_dcs() {
+    let wiped = ClusterView::default();
+    let decision = scene("b", wiped.clone()).running(false).decide();
+    assert_eq!(decision.rule, 330);
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::AcquireLeader | Step::RaceInitialize(_))));
+    let won: fn(&mut Done) = |done| done.initialize = Some(true);
+    let decision = scene("a", wiped).running(true).play(&[won, acquired]);
+    assert_eq!(decision.reason.to_string(), "acquired session lock as a leader");
+}
+
+#[test]
+fn restarts_are_filtered_and_answered() {
+    let ask = |request: RestartRequest| {
+        scene("a", cluster().build())
+            .running(true)
+            .with(|seen| seen.requests = vec![Request { id: 9, kind: RequestKind::Restart(request) }])
+            .decide()
+    };
+    let decision = ask(RestartRequest { role: Some("replica".into()), ..RestartRequest::default() });
+    let refused = Reply::Refused("restart conditions are not satisfied".into());
+    assert!(decision.steps.contains(&Step::Reply { id: 9, reply: refused }));
+    let decision = ask(RestartRequest::default());
+    assert!(matches!(task_of(&decision), Some(Task::Restart { .. })));
+    assert_eq!(decision.memory.restart_reply, Some(9));
+}
+
+#[test]
+fn leaving_hands_over_first() {
+    let leaving = |seen: &mut Observation| seen.is_leaving = true;
+    let decision = scene("a", cluster().build()).running(true).with(leaving).decide();
+    assert!(matches!(task_of(&decision), Some(Task::Stop { mode: StopMode::Fast, .. })));
+    assert_eq!(decision.memory.demotion.map(|demotion| demotion.mode), Some(DemoteMode::Graceful));
+    let paused = |seen: &mut Observation| {
+        leaving(seen);
+        seen.settings.pause = true;
+    };
+    let decision = scene("a", cluster().build()).running(true).with(paused).decide();
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::Exit { keep_server: true, .. })));
+    assert_eq!(task_of(&decision), None);
+}
+
+#[test]
+fn failsafe_mode_bars_the_race_while_a_primary_says_it_leads() {
+    let failsafe = |seen: &mut Observation| {
+        seen.settings.failsafe_mode = true;
+        seen.failsafe_ping = Some(("a".into(), 95_000));
+    };
+    let decision = scene("b", cluster().unlocked().build()).running(false).with(failsafe).play(&[follows]);
+    assert!(decision.notes.iter().any(|note| note.text == "not racing: a leads in failsafe mode"));
+}
+
+#[test]
+fn rule_numbers_are_unique_and_ascending() {
+    let numbers: Vec<u16> = rules::TABLE.iter().map(|rule| rule.number).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(numbers, sorted);
+    insta::assert_snapshot!(rules::table_text(), @r"
+    100 the DCS cannot be reached
+    110 an operator asks something of this node
+    115 the agent is told to end
+    120 a demotion is under way
+    130 a long task runs
+    200 the server is starting and we hold the lock
+    210 this node creates the cluster
+    220 a start has just been tried
+    300 there is no data directory
+    310 the data directory has no system identifier
+    320 the data directory belongs to another cluster
+    330 the DCS does not know the cluster
+    400 the server is down in maintenance mode
+    410 the server is down
+    500 nobody holds the lock
+    600 this node holds the lock
+    610 another node holds the lock
+    ");
+}

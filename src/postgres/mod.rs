@@ -28,6 +28,8 @@ pub mod tls;
 pub mod version;
 pub mod waldump;
 
+pub use server::Server;
+
 use std::sync::Arc;
 use std::time::Duration;
 

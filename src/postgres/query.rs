@@ -57,7 +57,8 @@ fn monitor_text(include: Include) -> String {
          pg_catalog.current_setting('synchronous_commit'), \
          pg_catalog.current_setting('synchronous_standby_names'), \
          pg_catalog.to_char(pg_catalog.pg_postmaster_start_time(), 'YYYY-MM-DD HH24:MI:SS.USTZH:TZM'), \
-         pg_catalog.current_setting('server_version_num')::int4 \
+         pg_catalog.current_setting('server_version_num')::int4, \
+         pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp(), 'YYYY-MM-DD HH24:MI:SS.USTZH:TZM') \
          FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) r"
     )
 }
@@ -86,6 +87,7 @@ pub async fn monitor(client: &Client, include: Include) -> Result<Answer, Error>
             flush_lsn: lsn(2)?,
             replay_lsn: lsn(3)?,
             receive_lsn: lsn(4)?.max(written.unwrap_or(Lsn::ZERO)),
+            replayed_timestamp: row.try_get(15)?,
             replay_paused: row.try_get(5)?,
             control_timeline: control.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).map(Timeline),
             receiver,

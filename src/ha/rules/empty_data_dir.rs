@@ -42,7 +42,8 @@ pub(in crate::ha) fn empty_data_dir(cx: &mut Context<'_>) -> Option<Flow> {
 fn fill(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
     let node = &cx.seen.node;
-    if view.is_unlocked() && view.initialize.is_none() && !node.tags.nofailover() && node.may_bootstrap {
+    let is_uninitialized = view.initialize.is_none() || cx.done().initialize.is_some();
+    if view.is_unlocked() && is_uninitialized && !node.tags.nofailover() && node.may_bootstrap {
         return match cx.done().initialize {
             None => {
                 cx.step(Step::RaceInitialize(String::new()));

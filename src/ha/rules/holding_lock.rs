@@ -8,7 +8,7 @@ use crate::ha::decision::{Level, Step, Task};
 use crate::ha::memory::DemoteMode;
 use crate::ha::observation::LockOutcome;
 use crate::ha::reason::{Line, Reason};
-use crate::ha::{requests, slots};
+use crate::ha::{requests, slots, sync};
 
 /// See the module.
 pub(in crate::ha) fn holding_lock(cx: &mut Context<'_>) -> Option<Flow> {
@@ -37,6 +37,7 @@ fn kept(cx: &mut Context<'_>) -> Option<Flow> {
     if let Some(status) = slots::status(cx) {
         cx.step(Step::WriteStatus(status));
     }
+    failsafe_topology(cx);
     let view = cx.view()?;
     if view.config_document().is_none_or(|document| document.is_empty()) {
         cx.step(Step::WriteConfig(cx.seen.node.initial_config.clone()));
@@ -64,6 +65,17 @@ fn kept(cx: &mut Context<'_>) -> Option<Flow> {
     }
 }
 
+/// Members that may have a say while the DCS is away; Patroni members that are not in it do not race.
+fn failsafe_topology(cx: &mut Context<'_>) {
+    let Some(view) = cx.view().filter(|_| cx.settings().failsafe_mode) else { return };
+    let members = view.members.iter().filter_map(|member| Some((member.name.clone(), member.api_url()?.to_owned())));
+    let mut topology: std::collections::BTreeMap<_, _> = members.collect();
+    topology.insert(cx.me().clone(), cx.seen.node.api_url.clone());
+    if view.failsafe.as_ref() != Some(&topology) {
+        cx.step(Step::WriteFailsafe(topology));
+    }
+}
+
 fn lost(cx: &mut Context<'_>) -> Option<Flow> {
     cx.note(Level::Error, "failed to update leader lock");
     if !cx.is_primary() {
@@ -85,6 +97,9 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     }
     if cx.is_primary() {
         cx.memory.role = Some(Role::Primary);
+        if let Some(flow) = sync::pass(cx) {
+            return Some(flow);
+        }
         return match history(cx) {
             Some(flow) => Some(flow),
             None => Flow::end(is_primary),
@@ -92,6 +107,9 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     }
     if matches!(cx.role(), Some(Role::Primary | Role::Promoted)) && cx.monitor().is_none() {
         return Flow::end(is_primary);
+    }
+    if let Some(flow) = sync::before_promotion(cx) {
+        return Some(flow);
     }
     let limit_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
     cx.begin(Task::Promote { limit_ms });

@@ -1,0 +1,47 @@
+# The two commands of the README, and the parts of the second for daily work. Set-up is .ci/setup: it installs what is
+# missing and says so.
+
+CARGO ?= cargo
+export CLIPPY_CONF_DIR := $(CURDIR)/.ci
+FMT := --config-path .ci/rustfmt.toml
+NEXTEST := --config-file .ci/nextest.toml
+
+.PHONY: help demo test setup-demo setup-test fmt lint doc unit-and-stories generated bench clean
+
+help:
+	@echo 'make demo   a three-member cluster on this machine, with a live view (without a terminal: a self-checking tour)'
+	@echo 'make test   everything CI runs'
+	@echo 'make bench  write outages of pgherd and Patroni, side by side'
+
+demo: setup-demo
+	$(CARGO) build --bins
+	./target/debug/pgherd demo $(DEMO)
+
+test: setup-test fmt lint doc unit-and-stories
+
+setup-demo:
+	@.ci/setup demo
+
+setup-test:
+	@.ci/setup test
+
+fmt:
+	$(CARGO) fmt --check -- $(FMT)
+
+lint:
+	$(CARGO) clippy --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --document-private-items
+
+unit-and-stories:
+	$(CARGO) nextest run $(NEXTEST)
+
+generated:
+	UPDATE=1 $(CARGO) nextest run $(NEXTEST) --test generated
+
+bench: setup-test
+	$(CARGO) bench --profile dev --bench write_outage
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,233 @@
+//! The whole life of an agent: settings, log, ports, loop, signals, end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::api::{self, Client};
+use crate::cluster::ClusterView;
+use crate::config::{Dynamic, LocalConfig, PostgresConfig};
+use crate::dcs::{self, Dcs, DcsError, Identity, Timing};
+use crate::io::clock::SystemClock;
+use crate::io::tls;
+use crate::postgres::{Postgres, Server};
+
+use super::board::Board;
+use super::configuration::Files;
+use super::node::AgentNode;
+use super::peers::RestPeers;
+use super::ports::{Configure, Ports};
+use super::run::{Ended, Runner};
+use super::task::chain;
+
+/// Between two attempts to read the DCS at the start.
+const DCS_RETRY: Duration = Duration::from_secs(5);
+
+/// A peer's status is awaited no longer.
+const PEER_LIMIT: Duration = Duration::from_secs(2);
+
+/// The answer of a namesake is awaited no longer.
+const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why an agent could not start, in words with the next step.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+/// Runs an agent from its start to its end.
+pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
+    refuse_root()?;
+    tls::install_provider();
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let files = Arc::new(Files::read(path, environment).map_err(StartError)?);
+    let local = files.local();
+    super::logging::init(&local.log).map_err(|error| StartError(format!("logging cannot be started: {error}")))?;
+    info!("pgherd {} (compatible with Patroni {})", crate::VERSION, crate::COMPATIBLE_VERSION);
+
+    let leave = CancellationToken::new();
+    let signals = listen_to_signals(leave.clone())?;
+    let dcs = connect(&local, &files).await?;
+    let Some(view) = first_look(dcs.as_ref(), &leave).await? else { return Ok(ExitCode::SUCCESS) };
+    let client = peer_client(&local, PEER_LIMIT)?;
+    refuse_namesake(&local, &view).await?;
+
+    let dynamic = view.config_document().cloned().unwrap_or_else(|| files.last_known_dynamic());
+    let config = PostgresConfig::build(&local, &dynamic).map_err(|error| StartError(chain(&error)))?.0;
+    let server = Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()));
+    let ports = Ports {
+        dcs,
+        postgres: Arc::clone(&server) as Arc<dyn Postgres>,
+        peers: Arc::new(RestPeers { client }),
+        configure: Arc::clone(&files) as Arc<dyn Configure>,
+        clock: Arc::new(SystemClock),
+    };
+    let runner = Runner::new(ports.clone(), &dynamic).dropping_repetitions(local.log.deduplicate_heartbeat_logs);
+    let board = runner.board();
+    let rest = CancellationToken::new();
+    let api = serve(&files, &board, &ports, &rest).await?;
+    let deadline = watch_deadline(&runner, Arc::clone(&server))?;
+    let hooks = tokio::spawn(serve_signals(signals, Arc::clone(&board)));
+
+    let ended = runner.run(leave).await;
+
+    rest.cancel();
+    hooks.abort();
+    let _ = api.await;
+    let _ = deadline.join();
+    Ok(match ended {
+        Ended::Asked => ExitCode::SUCCESS,
+        Ended::Fatal { message, .. } => {
+            error!("{message}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// PostgreSQL refuses to run as root, and so would everything after it.
+fn refuse_root() -> Result<(), StartError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(StartError(
+        "the agent must not run as root, because PostgreSQL does not; run it as the server's user, for example: \
+         setpriv --reuid=postgres --regid=postgres --init-groups pgherd CONFIG.yml"
+            .to_owned(),
+    ))
+}
+
+async fn connect(local: &LocalConfig, files: &Files) -> Result<Arc<dyn Dcs>, StartError> {
+    let (settings, _) = Dynamic::from_document(&files.last_known_dynamic());
+    let timing = Timing { ttl: settings.ttl, loop_wait: settings.loop_wait, retry_timeout: settings.retry_timeout };
+    let identity = Identity::Agent { name: local.name.clone() };
+    let group = local.citus.as_ref().map(|(group, _)| *group);
+    dcs::connect(&local.dcs, &local.namespace, &local.scope, group, identity, timing)
+        .await
+        .map_err(|error| StartError(chain(&error)))
+}
+
+/// The first snapshot, waited for as long as it takes. `None`: told to end meanwhile.
+async fn first_look(dcs: &dyn Dcs, leave: &CancellationToken) -> Result<Option<ClusterView>, StartError> {
+    loop {
+        match dcs.load().await {
+            Ok(view) => return Ok(Some(view)),
+            Err(error @ DcsError::Config(_)) => return Err(StartError(chain(&error))),
+            Err(error) => warn!("Can not get cluster from dcs: {}", chain(&error)),
+        }
+        tokio::select! {
+            () = leave.cancelled() => return Ok(None),
+            () = tokio::time::sleep(DCS_RETRY) => {}
+        }
+    }
+}
+
+fn peer_client(local: &LocalConfig, limit: Duration) -> Result<Client, StartError> {
+    // Patroni checks members' certificates only when it has one of its own to show; members must agree on this.
+    let mut config = local.ctl.clone();
+    config.insecure |= config.certfile.is_none();
+    Client::new(&config, limit).map_err(|error| StartError(chain(&error)))
+}
+
+/// Two agents under one name would fight over one member key.
+async fn refuse_namesake(local: &LocalConfig, view: &ClusterView) -> Result<(), StartError> {
+    let Some(url) = view.member(&local.name).and_then(|member| member.api_url()) else { return Ok(()) };
+    let client = peer_client(local, NAMESAKE_LIMIT)?;
+    if client.get(url, Some("/liveness")).await.is_err() {
+        return Ok(());
+    }
+    let name = &local.name;
+    Err(StartError(format!("Can't start; there is already a node named '{name}' running (it answers at {url})")))
+}
+
+/// The REST server, following reloads of the configuration.
+async fn serve(
+    files: &Arc<Files>,
+    board: &Arc<Board>,
+    ports: &Ports,
+    shutdown: &CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let local = files.local();
+    let listener = api::bind(&local.restapi).await.map_err(|error| {
+        StartError(format!(
+            "restapi.listen: cannot listen on {}: {error}; choose another address",
+            local.restapi.listen
+        ))
+    })?;
+    let settings = api::Settings::load(&local.restapi).await.map_err(|error| StartError(chain(&error)))?;
+    let (sender, receiver) = watch::channel(Arc::new(settings));
+    let node = AgentNode { board: Arc::clone(board), ports: ports.clone(), scope: local.scope.clone() };
+    let server = api::serve(listener, Arc::new(node), receiver, shutdown.clone());
+    let mut followed = files.follow();
+    let stop = shutdown.clone();
+    let follow = async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = followed.changed() => if changed.is_err() { return },
+            }
+            let restapi = followed.borrow_and_update().restapi.clone();
+            match api::Settings::load(&restapi).await {
+                Ok(settings) => {
+                    sender.send_replace(Arc::new(settings));
+                }
+                Err(error) => error!("restapi: the old settings stay in force: {}", chain(&error)),
+            }
+        }
+    };
+    Ok(tokio::spawn(async move {
+        tokio::join!(server, follow);
+    }))
+}
+
+/// The thread that stops the server when the lease was not renewed in time.
+fn watch_deadline(runner: &Runner, server: Arc<Server>) -> Result<std::thread::JoinHandle<()>, StartError> {
+    runner
+        .lease()
+        .watch(move || {
+            server.quit_now();
+            error!("the leader lease was not renewed in time: PostgreSQL was told to quit");
+        })
+        .map_err(|error| StartError(format!("the lease deadline cannot be watched: {error}")))
+}
+
+struct Signals {
+    reload: tokio::signal::unix::Signal,
+    journal: tokio::signal::unix::Signal,
+}
+
+/// SIGTERM and SIGINT end the agent; further ones change nothing.
+fn listen_to_signals(leave: CancellationToken) -> Result<Signals, StartError> {
+    let open = |kind| signal(kind).map_err(|error| StartError(format!("signals cannot be handled: {error}")));
+    let (mut terminate, mut interrupt) = (open(SignalKind::terminate())?, open(SignalKind::interrupt())?);
+    let signals = Signals { reload: open(SignalKind::hangup())?, journal: open(SignalKind::user_defined1())? };
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        leave.cancel();
+    });
+    Ok(signals)
+}
+
+/// SIGHUP reloads; SIGUSR1 writes the last decisions to the log.
+async fn serve_signals(mut signals: Signals, board: Arc<Board>) {
+    loop {
+        tokio::select! {
+            Some(()) = signals.reload.recv() => board.order_reload(),
+            Some(()) = signals.journal.recv() => {
+                for line in board.journal() {
+                    info!("journal: {line}");
+                }
+            }
+            else => return,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The agent as the REST server sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::api;
+use crate::api::{Command, FailsafePing, Live, NodeFacts};
+use crate::cluster::{ClusterView, FailoverKey, Lsn, MemberName, PeerAnswer, Version};
+use crate::dcs::DcsError;
+use crate::ha::{Reply, RequestKind};
+use crate::postgres::Look;
+
+use super::board::Board;
+use super::ports::Ports;
+
+/// A status query takes no longer.
+const LIVE_BUDGET: Duration = Duration::from_secs(2);
+
+/// Between two tries of a status query.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// The loop's board and ports, as the API's port.
+pub(super) struct AgentNode {
+    pub(super) board: Arc<Board>,
+    pub(super) ports: Ports,
+    pub(super) scope: String,
+}
+
+impl AgentNode {
+    async fn ask_server(&self) -> Option<Live> {
+        let look = Look { slots: false, senders: false, standby_timeline: true, budget: LIVE_BUDGET };
+        let state = self.ports.postgres.look(&look).await;
+        let monitor = state.monitor?;
+        let receiver = monitor.receiver.as_ref();
+        let received = if monitor.receive_lsn == Lsn::ZERO { monitor.replay_lsn } else { monitor.receive_lsn };
+        Some(Live {
+            in_recovery: monitor.in_recovery,
+            server_version: state.server_version.unwrap_or_default(),
+            postmaster_start_time: state.postmaster_start_time,
+            location: monitor.flush_lsn,
+            received,
+            replayed: monitor.replay_lsn,
+            replayed_timestamp: monitor.replayed_timestamp.clone(),
+            is_replay_paused: monitor.replay_paused,
+            timeline: monitor.timeline,
+            replication_state: monitor.replication_state().map(str::to_owned),
+            latest_end_lsn: receiver.and_then(|receiver| receiver.latest_end_lsn),
+            replication: self.ports.postgres.replication().await,
+        })
+    }
+}
+
+#[async_trait]
+impl api::Node for AgentNode {
+    fn facts(&self) -> NodeFacts {
+        let state = self.board.state();
+        let snapshot = state.snapshot.as_ref().map(|(view, _)| view);
+        NodeFacts {
+            name: state.node.name.clone(),
+            scope: self.scope.clone(),
+            role: state.role,
+            state: state.instance.state,
+            holds_lock: self.board.leads(),
+            failsafe: match snapshot {
+                Some(view) => view.failsafe.clone(),
+                None => Some(BTreeMap::new()),
+            },
+            is_failsafe_active: state.failsafe_ping.is_some_and(|(_, at)| at.elapsed() < state.settings.ttl),
+            dynamic: Arc::new(state.settings),
+            tags: state.node.tags.published(),
+            next_cycle: state.next_cycle,
+            scheduled_restart: state.scheduled_restart,
+            pending_restart: state.instance.pending_restart,
+            watchdog_failed: false,
+            dcs_last_seen: i64::try_from(state.dcs_last_seen).unwrap_or(i64::MAX),
+            system_id: state.instance.system_id,
+        }
+    }
+
+    async fn live(&self, retry: bool) -> Option<Live> {
+        match self.ask_server().await {
+            None if retry => {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                self.ask_server().await
+            }
+            answer => answer,
+        }
+    }
+
+    fn snapshot(&self) -> Option<Arc<ClusterView>> {
+        self.board.snapshot()
+    }
+
+    async fn load(&self) -> Result<Arc<ClusterView>, DcsError> {
+        let limit = self.board.state().settings.retry_timeout;
+        let loaded = tokio::time::timeout(limit, self.ports.dcs.load()).await;
+        match loaded.unwrap_or_else(|_| Err(DcsError::unavailable(format!("no answer within {limit:?}")))) {
+            Ok(view) => {
+                let view = Arc::new(view);
+                self.board.loaded(&view, self.ports.clock.since_epoch());
+                Ok(view)
+            }
+            Err(error) => {
+                self.board.load_failed();
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_config(&self, document: &Map<String, Value>, expected: Option<Version>) -> Result<bool, DcsError> {
+        self.ports.dcs.write_config(document, expected).await
+    }
+
+    async fn write_failover(&self, request: &FailoverKey, expected: Option<Version>) -> Result<bool, DcsError> {
+        self.ports.dcs.write_failover(request, expected).await
+    }
+
+    fn wake(&self) {
+        self.board.wake_loop();
+    }
+
+    fn reload(&self) {
+        self.board.order_reload();
+    }
+
+    async fn command(&self, command: Command) -> api::Reply {
+        let request = match command {
+            Command::Restart(request) => RequestKind::Restart(request),
+            Command::ScheduleRestart(restart) => RequestKind::ScheduleRestart(restart),
+            Command::CancelRestart => RequestKind::CancelRestart,
+            Command::Reinitialize(request) => RequestKind::Reinitialize(request),
+        };
+        match self.board.ask(request).await {
+            Reply::Ok(words) => api::Reply::Ok(words),
+            Reply::Refused(words) => api::Reply::Refused(words),
+        }
+    }
+
+    async fn ask_peers(&self, peers: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
+        self.ports.peers.ask(peers).await
+    }
+
+    fn failsafe_ping(&self, ping: FailsafePing) -> Option<Lsn> {
+        self.board.update(|state| state.failsafe_ping = Some((ping.name, Instant::now())));
+        self.board.state().instance.monitor.map(|monitor| monitor.position())
+    }
+}

@@ -1,0 +1,426 @@
+//! Synchronous replication as the primary keeps it: `/sync` says who may be elected, `synchronous_standby_names` whom
+//! commits wait for. A name may stand in `/sync` only while the server really waits for it: adding goes to the server
+//! first and to `/sync` when the server confirms it; removing goes to `/sync` first.
+//!
+//! Every pass makes at most one change of one store and looks again; a crash between any two changes is safe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cluster::{Lsn, MemberName, SyncState, WalSender};
+use crate::config::SynchronousMode;
+
+use super::context::{Context, Flow};
+use super::decision::Step;
+use super::quorum::{self, Names, Transition};
+
+/// What stands in `synchronous_standby_names` when commits must block because nobody can acknowledge them.
+pub const PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
+
+/// How soon the server is looked at again after its list of standbys was changed.
+const LOOK_AGAIN_MS: u64 = 100;
+
+/// `synchronous_standby_names`, read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StandbyNames {
+    /// `ANY` rather than `FIRST` or a plain list.
+    pub is_quorum: bool,
+    /// How many must acknowledge; 0 when off.
+    pub number: usize,
+    /// Who, in lower case, without the placeholder.
+    pub names: Names,
+    /// The placeholder (or `*`) stands in it: commits wait for somebody who is not there.
+    pub blocks: bool,
+}
+
+impl StandbyNames {
+    /// Reads the setting. What PostgreSQL would refuse counts as off.
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        let (is_quorum, number, list) = match text.find('(') {
+            None => (false, 1, text),
+            Some(at) => {
+                let head = text[..at].trim();
+                let list = text[at + 1..].trim_end().trim_end_matches(')');
+                let (method, number) = match head.split_once(char::is_whitespace) {
+                    Some((method, number)) => (method.to_uppercase(), number.trim()),
+                    None => ("FIRST".to_owned(), head),
+                };
+                let Ok(number) = number.parse() else { return Self::default() };
+                (method == "ANY", number, list)
+            }
+        };
+        let mut names = Names::new();
+        let mut blocks = false;
+        for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            let name = item.trim_matches('"').replace("\"\"", "\"").to_lowercase();
+            if name == PLACEHOLDER || name == "*" {
+                blocks = true;
+            } else {
+                names.insert(name);
+            }
+        }
+        if names.is_empty() && !blocks {
+            return Self::default();
+        }
+        Self { is_quorum, number, names, blocks }
+    }
+
+    /// Writes the setting; `None`: remove it.
+    pub fn write(&self) -> Option<String> {
+        let quoted: Vec<String> = self.names.iter().map(|name| quote(name)).collect();
+        let any = if self.is_quorum { "ANY " } else { "" };
+        match (quoted.as_slice(), self.number) {
+            ([], 0) => None,
+            ([], number) if self.is_quorum => Some(format!("ANY {number} ({PLACEHOLDER})")),
+            ([], _) => Some(PLACEHOLDER.to_owned()),
+            ([one], 1) if !self.is_quorum => Some(one.clone()),
+            (list, number) => Some(format!("{any}{number} ({})", list.join(","))),
+        }
+    }
+}
+
+fn quote(name: &str) -> String {
+    let mut chars = name.chars();
+    let plain = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '$')
+        && !matches!(name, "first" | "any");
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// A standby that could be synchronous.
+struct Candidate {
+    name: MemberName,
+    sync_state: String,
+    lsn: Lsn,
+    priority: i64,
+    nofailover: bool,
+}
+
+/// One pass on the primary that holds the lock. `Some`: outcomes are needed, or a change was just made.
+pub(super) fn pass(cx: &mut Context<'_>) -> Option<Flow> {
+    if cx.done().sync_conflict {
+        cx.info("Synchronous replication key updated by someone else.");
+        return None;
+    }
+    if cx.is_sync_mode() {
+        return if cx.view()?.sync.is_empty() { enable(cx) } else { keep(cx) };
+    }
+    disable(cx)
+}
+
+fn enable(cx: &mut Context<'_>) -> Option<Flow> {
+    cx.info("Enabled synchronous replication");
+    write(cx, SyncState { leader: Some(cx.me().clone()), ..SyncState::default() })
+}
+
+fn disable(cx: &mut Context<'_>) -> Option<Flow> {
+    let view = cx.view()?;
+    if !view.sync.is_empty() && !cx.in_standby_cluster() {
+        cx.step(Step::DeleteSync(view.sync.version));
+        cx.memory.is_sync_released = false;
+        return Flow::ask("the DCS to forget the synchronous standbys");
+    }
+    if !cx.memory.is_sync_released {
+        cx.memory.is_sync_released = true;
+        cx.step(Step::SetSyncNames(None));
+    }
+    None
+}
+
+/// Writes `/sync` against the version that was read.
+fn write(cx: &mut Context<'_>, state: SyncState) -> Option<Flow> {
+    let expected = cx.view()?.sync.version;
+    cx.step(Step::WriteSync { state, expected });
+    Flow::ask("the DCS to note the synchronous standbys")
+}
+
+fn set_names(cx: &mut Context<'_>, wanted: &StandbyNames) -> Option<Flow> {
+    cx.memory.is_sync_released = false;
+    let text = wanted.write();
+    cx.info(format!("Assigning synchronous_standby_names to {}", text.as_deref().unwrap_or("''")));
+    cx.step(Step::SetSyncNames(text));
+    cx.wake_within(LOOK_AGAIN_MS);
+    None
+}
+
+fn keep(cx: &mut Context<'_>) -> Option<Flow> {
+    let monitor = cx.monitor()?;
+    let text = monitor.synchronous_standby_names.clone();
+    let present = StandbyNames::parse(&text);
+    if cx.memory.sync_names_seen.as_deref() != Some(text.as_str()) {
+        // Whoever is confirmed from here on has everything up to this moment.
+        cx.memory.sync_names_seen = Some(text);
+        cx.memory.sync_confirmed_from = monitor.flush_lsn;
+        cx.memory.sync_ready.retain(|name| present.names.contains(name));
+    }
+    let is_quorum = cx.settings().synchronous_mode == SynchronousMode::Quorum;
+    let candidates = candidates(cx);
+    mark_ready(cx, &candidates, &present, is_quorum);
+    let active = choose(cx, &candidates, is_quorum);
+    if is_quorum { by_quorum(cx, &active, &present) } else { by_priority(cx, &active, &present) }
+}
+
+/// Streaming standbys that are members in good standing, best first.
+fn candidates(cx: &Context<'_>) -> Vec<Candidate> {
+    let (Some(view), Some(monitor)) = (cx.view(), cx.monitor()) else { return Vec::new() };
+    let position = |sender: &WalSender| match monitor.synchronous_commit.as_str() {
+        "remote_apply" => sender.replay_lsn,
+        "remote_write" => sender.write_lsn,
+        _ => sender.flush_lsn,
+    };
+    let mut found: Vec<Candidate> = Vec::new();
+    for sender in &monitor.senders {
+        let member = view.members.iter().find(|member| member.name.matches(&sender.application_name));
+        let Some(member) = member.filter(|member| member.is_running() && member.name != *cx.me()) else { continue };
+        let tags = member.tags();
+        let Some(lsn) = position(sender) else { continue };
+        if tags.nosync() || cascades(cx, tags.replicatefrom()) {
+            continue;
+        }
+        found.push(Candidate {
+            name: member.name.clone(),
+            sync_state: sender.sync_state.clone(),
+            lsn,
+            priority: tags.sync_priority(),
+            nofailover: tags.nofailover(),
+        });
+    }
+    found.sort_by(|a, b| {
+        let rank = |c: &Candidate| (std::cmp::Reverse(c.priority), std::cmp::Reverse(c.sync_state.clone()));
+        rank(a).cmp(&rank(b)).then(b.lsn.cmp(&a.lsn)).then(a.name.cmp(&b.name))
+    });
+    found.sort_by_key(|candidate| candidate.nofailover);
+    found
+}
+
+/// A member that should stream from another standby which itself streams from here is on its way there.
+fn cascades(cx: &Context<'_>, from: Option<&str>) -> bool {
+    let (Some(view), Some(monitor)) = (cx.view(), cx.monitor()) else { return false };
+    let mut upstream = from.map(str::to_owned);
+    let mut seen = BTreeSet::new();
+    while let Some(name) = upstream {
+        if *cx.me() == *name || !seen.insert(name.clone()) {
+            return false;
+        }
+        let Some(member) = view.member(&name) else { return false };
+        match member.tags().replicatefrom() {
+            Some(next) => upstream = Some(next.to_owned()),
+            None => return monitor.senders.iter().any(|sender| member.name.matches(&sender.application_name)),
+        }
+    }
+    false
+}
+
+/// A standby is ready once the server waits for it and it has confirmed what was written before that began.
+fn mark_ready(cx: &mut Context<'_>, candidates: &[Candidate], present: &StandbyNames, is_quorum: bool) {
+    let Some(view) = cx.view() else { return };
+    for candidate in candidates {
+        let name = candidate.name.to_lowercase();
+        if !present.names.contains(&name) {
+            continue;
+        }
+        let waited_for = if is_quorum { candidate.sync_state == "quorum" } else { candidate.sync_state == "sync" };
+        let has_everything = candidate.lsn >= cx.memory.sync_confirmed_from;
+        if view.sync.matches(&candidate.name) || (waited_for && has_everything) {
+            cx.memory.sync_ready.insert(name);
+        }
+    }
+}
+
+/// The standbys to be used, in order, within the lag limit.
+fn choose<'c>(cx: &Context<'_>, candidates: &'c [Candidate], is_quorum: bool) -> Vec<&'c Candidate> {
+    let own = cx.monitor().map(|monitor| monitor.flush_lsn).unwrap_or_default();
+    let best = candidates.iter().map(|candidate| candidate.lsn).max().unwrap_or_default();
+    let reference = if candidates.len() > 1 { best } else { own };
+    let limit = cx.settings().maximum_lag_on_syncnode_bytes.unwrap_or(u64::MAX);
+    let wanted = cx.settings().synchronous_node_count.max(1);
+    let mut chosen: Vec<&Candidate> = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| reference.bytes_since(candidate.lsn) <= limit) {
+        let enough = chosen.len() >= wanted;
+        if if is_quorum { enough && candidate.nofailover } else { enough } {
+            break;
+        }
+        chosen.push(candidate);
+    }
+    chosen
+}
+
+/// Named standbys, by priority.
+fn by_priority(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames) -> Option<Flow> {
+    let view = cx.view()?;
+    let me = cx.me().clone();
+    let picked: Names = active.iter().map(|candidate| candidate.name.to_lowercase()).collect();
+    let ready = cx.memory.sync_ready.clone();
+    let confirmed: Vec<MemberName> = active
+        .iter()
+        .filter(|candidate| candidate.sync_state == "sync" && ready.contains(&candidate.name.to_lowercase()))
+        .map(|candidate| candidate.name.clone())
+        .collect();
+    let allowed: Names = confirmed.iter().map(|name| name.to_lowercase()).collect();
+    let mut voters: Names = view.sync.voters.iter().map(|name| name.to_lowercase()).collect();
+    if !view.sync.is_leader(&me) {
+        let owner = view.sync.leader.as_ref().map(ToString::to_string).unwrap_or_default();
+        cx.warn(format!(
+            "Inconsistent state of /sync key detected, leader = {owner} doesn't match {me}, updating synchronous \
+             replication key"
+        ));
+        return write(cx, SyncState { leader: Some(me), ..SyncState::default() });
+    }
+    let strict = cx.settings().synchronous_mode_strict;
+    if strict && picked.is_empty() {
+        return strictly(cx, voters, present, false);
+    }
+    // Whoever is not confirmed any more must not be elected any more, before anything else changes.
+    let common: Names = voters.intersection(&allowed).cloned().collect();
+    if common != voters {
+        let names = view.sync.voters.iter().filter(|name| common.contains(&name.to_lowercase())).cloned().collect();
+        cx.info(format!("Updating /sync key temporarily from {voters:?} to {common:?}"));
+        return write(cx, SyncState { leader: Some(me), voters: names, ..SyncState::default() });
+    }
+    voters = common;
+    let wanted = StandbyNames { is_quorum: false, number: picked.len(), names: picked, blocks: false };
+    if *present != wanted {
+        return set_names(cx, &wanted);
+    }
+    if allowed != voters {
+        cx.info(format!("Synchronous standby status assigned to {allowed:?}"));
+        let mut names = confirmed;
+        names.sort();
+        return write(cx, SyncState { leader: Some(me), voters: names, ..SyncState::default() });
+    }
+    if wanted.names != allowed {
+        cx.wake_within(LOOK_AGAIN_MS);
+    }
+    None
+}
+
+/// Nobody can acknowledge and commits must block rather than go unprotected.
+fn strictly(cx: &mut Context<'_>, voters: Names, present: &StandbyNames, is_quorum: bool) -> Option<Flow> {
+    let quorum = if is_quorum { cx.view()?.sync.quorum as usize } else { 0 };
+    let number = 1.max(voters.len().saturating_sub(quorum));
+    let wanted = StandbyNames { is_quorum, number, blocks: voters.is_empty(), names: voters };
+    if *present == wanted {
+        return None;
+    }
+    cx.warn(
+        "No active replication connections from Patroni members and synchronous_mode_strict is requested. Commits \
+         will be delayed.",
+    );
+    set_names(cx, &wanted)
+}
+
+/// Any of several standbys, with votes.
+fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames) -> Option<Flow> {
+    let view = cx.view()?;
+    let me = cx.me().to_lowercase();
+    let voters: Names = view.sync.voters.iter().map(|name| name.to_lowercase()).collect();
+    let leader = view.sync.leader.as_ref().map(|name| name.to_lowercase()).unwrap_or_default();
+    let names: Names = active.iter().map(|candidate| candidate.name.to_lowercase()).collect();
+    if cx.settings().synchronous_mode_strict && names.is_empty() && leader == me {
+        return strictly(cx, voters, present, true);
+    }
+    let state = quorum::State {
+        leader,
+        primary: me,
+        quorum: view.sync.quorum as usize,
+        voters,
+        numsync: present.number,
+        sync: present.names.clone(),
+        confirmed: names.intersection(&cx.memory.sync_ready).count(),
+        active: names,
+        wanted: cx.settings().synchronous_node_count.max(1),
+    };
+    let steps = match quorum::transitions(state) {
+        Ok(steps) => steps,
+        Err(error) => {
+            cx.warn(error.to_string());
+            return None;
+        }
+    };
+    match steps.into_iter().next() {
+        None if !present.is_quorum && !present.names.is_empty() => {
+            set_names(cx, &StandbyNames { is_quorum: true, ..present.clone() })
+        }
+        None => None,
+        Some(Transition::Restart) => {
+            cx.wake_within(LOOK_AGAIN_MS);
+            None
+        }
+        Some(Transition::Sync { numsync, names }) => {
+            set_names(cx, &StandbyNames { is_quorum: true, number: numsync, names, blocks: false })
+        }
+        Some(Transition::Quorum { quorum, voters, .. }) => {
+            let names = true_names(cx, &voters);
+            let me = cx.me().clone();
+            cx.info(format!("Setting leader to {me}, quorum to {quorum} of ({})", join(&names)));
+            let quorum = u32::try_from(quorum).unwrap_or(u32::MAX);
+            write(cx, SyncState { leader: Some(me), quorum, voters: names, version: None })
+        }
+    }
+}
+
+/// Folded names as the members spell them, sorted.
+fn true_names(cx: &Context<'_>, folded: &Names) -> Vec<MemberName> {
+    let view = cx.view();
+    let known: BTreeMap<String, MemberName> = view
+        .into_iter()
+        .flat_map(|view| view.members.iter().map(|member| &member.name).chain(&view.sync.voters))
+        .map(|name| (name.to_lowercase(), name.clone()))
+        .collect();
+    let mut names: Vec<MemberName> =
+        folded.iter().map(|name| known.get(name).cloned().unwrap_or_else(|| name.as_str().into())).collect();
+    names.sort();
+    names
+}
+
+fn join(names: &[MemberName]) -> String {
+    names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// What must be settled before a promotion. `Some`: not yet.
+pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
+    let view = cx.view()?;
+    if !cx.is_sync_mode() {
+        return None;
+    }
+    let me = cx.me().clone();
+    if cx.settings().synchronous_mode == SynchronousMode::Quorum {
+        let mut members: Names = view.sync.voters.iter().map(|name| name.to_lowercase()).collect();
+        members.extend(view.sync.leader.iter().map(|name| name.to_lowercase()));
+        let mut number = members.len().saturating_sub(view.sync.quorum as usize + 1);
+        if !members.remove(&me.to_lowercase()) && !view.sync.is_empty() {
+            number += 1;
+        }
+        let floor = usize::from(cx.settings().synchronous_mode_strict);
+        let number = number.min(members.len()).max(floor);
+        let wanted = StandbyNames { is_quorum: true, number, blocks: members.is_empty(), names: members };
+        cx.step(Step::SetSyncNames(wanted.write()));
+        return None;
+    }
+    if cx.done().sync_conflict {
+        cx.warn("Postponing promotion because synchronous replication state was updated by somebody else");
+        return Flow::end(super::reason::Line::PromotionPostponed);
+    }
+    if !view.sync.is_leader(&me) || !view.sync.voters.is_empty() {
+        return write(cx, SyncState { leader: Some(me), ..SyncState::default() });
+    }
+    let blocks = cx.settings().synchronous_mode_strict;
+    cx.step(Step::SetSyncNames(blocks.then(|| PLACEHOLDER.to_owned())));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standby_names_round_trip() {
+        for text in ["a", "\"a-b\"", "2 (a,b)", "ANY 1 (\"a.x\",b)", PLACEHOLDER] {
+            assert_eq!(StandbyNames::parse(text).write().as_deref(), Some(text));
+        }
+        assert_eq!(StandbyNames::parse("FIRST 2 (a, B)"), StandbyNames::parse("2 (a,b)"));
+        assert_eq!(StandbyNames::parse("").write(), None);
+        assert!(StandbyNames::parse("*").blocks);
+        assert_eq!(StandbyNames::parse("ANY x (a)"), StandbyNames::default());
+    }
+}

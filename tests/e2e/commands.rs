@@ -1,0 +1,122 @@
+//! `pgherdctl` against our agents: what operators type.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, Kind, Store, stderr, stdout};
+
+const LONG: Duration = Duration::from_secs(60);
+
+async fn cluster() -> Cluster {
+    let settings = json!({
+        "ttl": 20, "loop_wait": 2, "retry_timeout": 5,
+        "postgresql": {"use_pg_rewind": true, "parameters": {"max_connections": 30}}
+    });
+    Cluster::healthy(Store::Embedded, &[Kind::Pgherd; 3], settings).await
+}
+
+/// Runs a command that must succeed.
+fn run(cluster: &Cluster, args: &[&str]) -> String {
+    let output = cluster.ctl(args);
+    let (out, err) = (stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{args:?}: {}\n{out}\n{err}\n{}", output.status, cluster.dump());
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_day() {
+    let mut cluster = cluster().await;
+    let leader = cluster.leader().await.unwrap();
+    let replica = (leader + 1) % 3;
+    let (leader_name, replica_name) = (cluster.members[leader].name.clone(), cluster.members[replica].name.clone());
+
+    // Look.
+    let list: Value = serde_json::from_str(&run(&cluster, &["list", "-f", "json"])).unwrap();
+    assert!(list.to_string().contains(&leader_name));
+    assert!(run(&cluster, &["topology"]).contains(&format!("+ {replica_name}")));
+    assert!(run(&cluster, &["show-config"]).contains("loop_wait: 2"));
+    run(&cluster, &["version"]);
+
+    // Change a parameter that needs a restart, restart what waits for it.
+    run(&cluster, &["edit-config", "-p", "max_connections=40", "--force"]);
+    wait(&cluster, "pending restart", |list| list.matches('*').count() >= 3 || list.contains("max_connections")).await;
+    run(&cluster, &["restart", "e2e", "--pending", "--force"]);
+    cluster.wait_healthy(LONG).await;
+    let rows = cluster.sql(leader, "SHOW max_connections").await.unwrap();
+    assert_eq!(rows[0][0].as_deref(), Some("40"));
+
+    // Reinitialise a replica.
+    run(&cluster, &["reinit", "e2e", &replica_name, "--force", "--wait"]);
+    cluster.wait_healthy(LONG).await;
+
+    // Maintenance mode: a killed leader stays down until it is over.
+    run(&cluster, &["pause", "--wait"]);
+    cluster.kill_postmaster(leader);
+    cluster.wait_log(leader, "PAUSE: removed leader lock because postgres is not running", LONG).await;
+    assert_eq!(cluster.leader().await, None);
+    run(&cluster, &["resume", "--wait"]);
+    cluster.wait_healthy(LONG).await;
+
+    // Move the leader by hand, both ways.
+    let now = cluster.leader().await.unwrap();
+    let target = (now + 1) % 3;
+    let (from, to) = (cluster.members[now].name.clone(), cluster.members[target].name.clone());
+    run(&cluster, &["switchover", "e2e", "--leader", &from, "--candidate", &to, "--force"]);
+    cluster.wait_healthy(LONG).await;
+    assert_eq!(cluster.leader().await, Some(target));
+    let back = (target + 1) % 3;
+    let name = cluster.members[back].name.clone();
+    run(&cluster, &["failover", "e2e", "--candidate", &name, "--force"]);
+    cluster.wait_healthy(LONG).await;
+    assert_eq!(cluster.leader().await, Some(back));
+    assert!(run(&cluster, &["history"]).contains("no recovery target specified"));
+
+    // A refusal is a failure.
+    let output = cluster.ctl(&["switchover", "e2e", "--leader", "nobody", "--force"]);
+    assert!(!output.status.success());
+
+    // Reload takes a changed file over.
+    cluster.reconfigure(replica, |document| document["tags"] = json!({"nofailover": true}));
+    run(&cluster, &["reload", "e2e", "--force"]);
+    wait(&cluster, "the tag", |list| list.contains("nofailover")).await;
+
+    dead_dcs(&mut cluster);
+}
+
+async fn wait(cluster: &Cluster, what: &str, holds: impl Fn(&str) -> bool) {
+    let give_up = Instant::now() + LONG;
+    loop {
+        let list = stdout(&cluster.ctl(&["list", "-e"]));
+        if holds(&list) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{what} did not show up:\n{list}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// With the DCS stopped every command ends soon, says why on stderr, and fails.
+fn dead_dcs(cluster: &mut Cluster) {
+    cluster.stop_store();
+    for args in [
+        &["list"] as &[&str],
+        &["topology"],
+        &["history"],
+        &["show-config"],
+        &["edit-config", "-s", "ttl=30", "--force"],
+        &["switchover", "--force"],
+        &["failover", "--candidate", "n0", "--force"],
+        &["restart", "e2e", "--force"],
+        &["reinit", "e2e", "n0", "--force"],
+        &["reload", "e2e", "--force"],
+        &["pause"],
+        &["resume"],
+    ] {
+        let began = Instant::now();
+        let output = cluster.ctl(args);
+        assert!(began.elapsed() < Duration::from_secs(8), "{args:?} took {:?}", began.elapsed());
+        assert!(!output.status.success(), "{args:?} succeeded without a DCS");
+        assert!(!stderr(&output).trim().is_empty(), "{args:?} failed without a word");
+    }
+}

@@ -1,0 +1,537 @@
+//! A cluster of real processes: etcd or the embedded store, agents (ours or Patroni's), PostgreSQL. Everything it
+//! starts dies with it, also when a test panics.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The unprivileged user that PostgreSQL runs as when the tests run as root.
+const USER: &str = "postgres";
+
+pub const PASSWORD: &str = "secret";
+
+/// What drives a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Pgherd,
+    Patroni,
+}
+
+/// Where the keys are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    Etcd,
+    Embedded,
+}
+
+pub struct Member {
+    pub name: String,
+    pub kind: Kind,
+    pub api_port: u16,
+    pub pg_port: u16,
+    agent: Option<Child>,
+}
+
+pub struct Cluster {
+    pub members: Vec<Member>,
+    pub scope: String,
+    pub store_port: u16,
+    store: Option<Child>,
+    kind: Store,
+    dir: TempDir,
+    dynamic: Value,
+}
+
+/// A port that is free now. Kept apart from the ephemeral range by the kernel handing out different ones each time.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// A command that runs as the unprivileged user.
+pub fn as_user(program: &Path) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", USER, "--regid", USER, "--init-groups", "--"]).arg(program);
+    command
+}
+
+fn give(path: &Path) {
+    if is_root() {
+        let user = nix::unistd::User::from_name(USER).unwrap().expect("user postgres exists");
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
+    }
+}
+
+pub fn venv(program: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin").join(program);
+    assert!(path.exists(), "{} is missing: run .ci/setup test", path.display());
+    path
+}
+
+pub fn pg_bin() -> PathBuf {
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .expect("PostgreSQL is installed: run .ci/setup test")
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let major = path.file_name()?.to_str()?.parse().ok()?;
+            path.join("bin/postgres").exists().then(|| (major, path.join("bin")))
+        })
+        .collect();
+    found.sort();
+    found.pop().expect("PostgreSQL is installed: run .ci/setup test").1
+}
+
+impl Cluster {
+    /// A store and configured members; no agent runs yet.
+    pub fn new(store: Store, kinds: &[Kind], dynamic: Value) -> Self {
+        let dir = tempfile::Builder::new().prefix("herd").tempdir_in("/tmp").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        give(dir.path());
+        let mut cluster = Self {
+            members: Vec::new(),
+            scope: "e2e".into(),
+            store_port: free_port(),
+            store: None,
+            kind: store,
+            dir,
+            dynamic,
+        };
+        // The unprivileged user may not be able to read the checkout.
+        for program in ["pgherd", "pgherdctl"] {
+            let to = cluster.path(program);
+            fs::copy(built(program), &to).unwrap();
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::os::unix::fs::symlink("pgherdctl", cluster.path("patronictl")).unwrap();
+        cluster.start_store();
+        for (i, kind) in kinds.iter().enumerate() {
+            cluster.configure(&format!("n{i}"), *kind);
+        }
+        cluster
+            .write("ctl.yml", &format!("scope: {}\netcd3:\n  host: 127.0.0.1:{}\n", cluster.scope, cluster.store_port));
+        cluster
+    }
+
+    /// A running, healthy cluster.
+    pub async fn healthy(store: Store, kinds: &[Kind], dynamic: Value) -> Self {
+        let mut cluster = Self::new(store, kinds, dynamic);
+        for i in 0..kinds.len() {
+            cluster.start(i);
+        }
+        cluster.wait_healthy(Duration::from_secs(90)).await;
+        cluster
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        give(&path);
+    }
+
+    pub fn start_store(&mut self) {
+        let data = self.path("store");
+        fs::create_dir_all(&data).unwrap();
+        give(&data);
+        let log = fs::File::options().create(true).append(true).open(self.path("store.log")).unwrap();
+        let mut command = match self.kind {
+            Store::Embedded => {
+                let mut command = as_user(&self.path("pgherd"));
+                command.args(["dcs", "--listen", &format!("127.0.0.1:{}", self.store_port)]);
+                command.arg("--data-dir").arg(&data);
+                command
+            }
+            Store::Etcd => {
+                let mut command = as_user(Path::new("/usr/bin/etcd"));
+                let client = format!("http://127.0.0.1:{}", self.store_port);
+                let peer = format!("http://127.0.0.1:{}", free_port());
+                command.arg("--data-dir").arg(&data).args(["--listen-client-urls", &client]);
+                command.args(["--advertise-client-urls", &client, "--listen-peer-urls", &peer]);
+                command.args(["--initial-advertise-peer-urls", &peer, "--initial-cluster", &format!("default={peer}")]);
+                command.arg("--unsafe-no-fsync").env_remove("ETCD_UNSUPPORTED_ARCH");
+                command
+            }
+        };
+        if self.kind == Store::Etcd && !supports_unsafe_no_fsync() {
+            command = without_last_arg(&command);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.store = Some(command.spawn().expect("the store starts"));
+        let give_up = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", self.store_port)).is_err() {
+            assert!(Instant::now() < give_up, "the store did not come up:\n{}", self.log_of("store"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn stop_store(&mut self) {
+        if let Some(mut store) = self.store.take() {
+            let _ = store.kill();
+            let _ = store.wait();
+        }
+    }
+
+    pub fn freeze_store(&self, frozen: bool) {
+        let store = self.store.as_ref().unwrap();
+        signal(store.id(), if frozen { "STOP" } else { "CONT" });
+    }
+
+    fn configure(&mut self, name: &str, kind: Kind) {
+        let member = Member { name: name.into(), kind, api_port: free_port(), pg_port: free_port(), agent: None };
+        let data_dir = self.path(&format!("data-{name}"));
+        let text = json!({
+            "scope": self.scope,
+            "name": name,
+            "restapi": {
+                "listen": format!("127.0.0.1:{}", member.api_port),
+                "connect_address": format!("127.0.0.1:{}", member.api_port),
+            },
+            "etcd3": {"host": format!("127.0.0.1:{}", self.store_port)},
+            "bootstrap": {
+                "dcs": self.dynamic,
+                "initdb": [{"encoding": "UTF8"}, {"locale": "C"}, "data-checksums", {"auth-local": "trust"}, {"auth-host": "scram-sha-256"}],
+            },
+            "postgresql": {
+                "listen": format!("127.0.0.1:{}", member.pg_port),
+                "connect_address": format!("127.0.0.1:{}", member.pg_port),
+                "data_dir": data_dir,
+                "bin_dir": pg_bin(),
+                "pgpass": self.path(&format!("pgpass-{name}")),
+                "authentication": {
+                    "superuser": {"username": "postgres", "password": PASSWORD},
+                    "replication": {"username": "replicator", "password": "rep-pass"},
+                    "rewind": {"username": "rewinder", "password": "rewind-pass"},
+                },
+                "parameters": {
+                    "unix_socket_directories": self.dir.path(),
+                    "shared_buffers": "16MB",
+                    "max_connections": 30,
+                },
+                "pg_hba": [
+                    "local all all trust",
+                    "host all all 127.0.0.1/32 scram-sha-256",
+                    "host replication replicator 127.0.0.1/32 scram-sha-256",
+                ],
+            },
+        });
+        self.write(&format!("{name}.yml"), &serde_json::to_string_pretty(&text).unwrap());
+        self.members.push(member);
+    }
+
+    /// Changes a member's configuration file.
+    pub fn reconfigure(&self, i: usize, change: impl FnOnce(&mut Value)) {
+        let file = format!("{}.yml", self.members[i].name);
+        let mut document: Value = serde_json::from_str(&fs::read_to_string(self.path(&file)).unwrap()).unwrap();
+        change(&mut document);
+        self.write(&file, &serde_json::to_string_pretty(&document).unwrap());
+    }
+
+    pub fn start(&mut self, i: usize) {
+        let (name, kind) = (self.members[i].name.clone(), self.members[i].kind);
+        let program = match kind {
+            Kind::Pgherd => self.path("pgherd"),
+            Kind::Patroni => venv("patroni"),
+        };
+        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap();
+        let mut command = as_user(&program);
+        command.arg(self.path(&format!("{name}.yml"))).current_dir(self.dir.path()).env("HOME", self.dir.path());
+        command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.members[i].agent = Some(command.spawn().expect("the agent starts"));
+    }
+
+    /// Replaces what drives a member that is not running.
+    pub fn set_kind(&mut self, i: usize, kind: Kind) {
+        self.members[i].kind = kind;
+    }
+
+    /// Signals the agent (`TERM`, `KILL`, `STOP`, `CONT`, `HUP`).
+    pub fn signal_agent(&self, i: usize, name: &str) {
+        signal(self.members[i].agent.as_ref().unwrap().id(), name);
+    }
+
+    pub fn kill_agent(&mut self, i: usize) {
+        if let Some(mut agent) = self.members[i].agent.take() {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
+
+    /// Tells the agent to end and waits for it.
+    pub fn terminate_agent(&mut self, i: usize, limit: Duration) {
+        if let Some(mut agent) = self.members[i].agent.take() {
+            signal(agent.id(), "TERM");
+            let give_up = Instant::now() + limit;
+            while agent.try_wait().unwrap().is_none() {
+                if Instant::now() > give_up {
+                    let _ = agent.kill();
+                    panic!("{} did not end within {limit:?}:\n{}", self.members[i].name, self.log(i));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    pub fn agent_has_ended(&mut self, i: usize) -> bool {
+        self.members[i].agent.as_mut().is_none_or(|agent| agent.try_wait().unwrap().is_some())
+    }
+
+    pub fn postmaster(&self, i: usize) -> Option<u32> {
+        let file = self.path(&format!("data-{}/postmaster.pid", self.members[i].name));
+        fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
+    }
+
+    pub fn kill_postmaster(&self, i: usize) {
+        signal(self.postmaster(i).expect("a postmaster runs"), "KILL");
+    }
+
+    pub fn log(&self, i: usize) -> String {
+        self.log_of(&self.members[i].name)
+    }
+
+    pub fn log_of(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
+    /// Everything an investigation needs.
+    pub fn dump(&self) -> String {
+        let mut text = String::new();
+        for i in 0..self.members.len() {
+            text += &format!("==== {} ====\n{}\n", self.members[i].name, self.log(i));
+        }
+        text + &format!("==== list ====\n{}", stdout(&self.ctl(&["list", "-e"])))
+    }
+
+    // ---- asking ----
+
+    /// GET from a member's REST API: status and body.
+    pub async fn get(&self, i: usize, path: &str) -> Option<(u16, String)> {
+        http("GET", self.members[i].api_port, path, None).await
+    }
+
+    /// Another request to a member's REST API.
+    pub async fn request(&self, method: &str, i: usize, path: &str, body: &Value) -> Option<(u16, String)> {
+        http(method, self.members[i].api_port, path, Some(body.to_string())).await
+    }
+
+    pub async fn status(&self, i: usize) -> Option<Value> {
+        serde_json::from_str(&self.get(i, "/patroni").await?.1).ok()
+    }
+
+    /// The index of the member whose `/primary` is 200 and whose server is a primary.
+    pub async fn leader(&self) -> Option<usize> {
+        for i in 0..self.members.len() {
+            if self.get(i, "/primary").await.is_some_and(|(code, _)| code == 200)
+                && self
+                    .status(i)
+                    .await
+                    .is_some_and(|status| status["role"] == "primary" && status["state"] == "running")
+            {
+                return Some(i);
+            }
+        }
+        None
+    }
+
+    /// One leader; every other member streams on its timeline.
+    pub async fn is_healthy(&self) -> bool {
+        let Some(leader) = self.leader().await else { return false };
+        let Some(timeline) = self.status(leader).await.map(|status| status["timeline"].clone()) else { return false };
+        for i in (0..self.members.len()).filter(|i| *i != leader) {
+            let Some(status) = self.status(i).await else { return false };
+            let streams = status["replication_state"] == "streaming" && status["state"] == "running";
+            if !streams || status["timeline"] != timeline {
+                return false;
+            }
+        }
+        true
+    }
+
+    pub async fn wait_healthy(&self, limit: Duration) {
+        let give_up = Instant::now() + limit;
+        while !self.is_healthy().await {
+            assert!(Instant::now() < give_up, "not healthy within {limit:?}\n{}", self.dump());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits for a member's log to contain a line.
+    pub async fn wait_log(&self, i: usize, needle: &str, limit: Duration) {
+        let give_up = Instant::now() + limit;
+        let file = self.path(&format!("{}.log", self.members[i].name));
+        while !fs::read_to_string(&file).unwrap_or_default().contains(needle) {
+            assert!(Instant::now() < give_up, "no {needle:?} within {limit:?}\n{}", self.dump());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn wait_leader(&self, limit: Duration, wanted: impl Fn(usize) -> bool) -> usize {
+        let give_up = Instant::now() + limit;
+        loop {
+            if let Some(leader) = self.leader().await.filter(|leader| wanted(*leader)) {
+                return leader;
+            }
+            assert!(Instant::now() < give_up, "no such leader within {limit:?}\n{}", self.dump());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    // ---- commands ----
+
+    fn tool(&self, mut command: Command, args: &[&str]) -> Output {
+        command.arg("-c").arg(self.path("ctl.yml")).args(args).env("COLUMNS", "200").stdin(Stdio::null());
+        command.output().expect("the command runs")
+    }
+
+    /// `pgherdctl`.
+    pub fn ctl(&self, args: &[&str]) -> Output {
+        self.tool(Command::new(self.path("pgherdctl")), args)
+    }
+
+    /// Our CLI under the name `patronictl`.
+    pub fn as_patronictl(&self, args: &[&str]) -> Output {
+        self.tool(Command::new(self.path("patronictl")), args)
+    }
+
+    /// Patroni's own CLI.
+    pub fn patronictl(&self, args: &[&str]) -> Output {
+        self.tool(Command::new(venv("patronictl")), args)
+    }
+
+    // ---- SQL ----
+
+    pub fn dsn(&self, i: usize) -> String {
+        format!(
+            "host=127.0.0.1 port={} user=postgres password={PASSWORD} dbname=postgres connect_timeout=2",
+            self.members[i].pg_port
+        )
+    }
+
+    pub async fn sql(&self, i: usize, query: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+        let work = async {
+            let (client, connection) =
+                tokio_postgres::connect(&self.dsn(i), tokio_postgres::NoTls).await.map_err(|e| e.to_string())?;
+            tokio::spawn(connection);
+            let messages = client.simple_query(query).await.map_err(|e| e.to_string())?;
+            Ok(messages
+                .into_iter()
+                .filter_map(|message| match message {
+                    tokio_postgres::SimpleQueryMessage::Row(row) => {
+                        Some((0..row.len()).map(|c| row.get(c).map(str::to_owned)).collect())
+                    }
+                    _ => None,
+                })
+                .collect())
+        };
+        tokio::time::timeout(Duration::from_secs(10), work).await.unwrap_or_else(|_| Err("timed out".into()))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("HERD_KEEP").is_some() {
+            let _ = Command::new("cp").arg("-r").arg(self.dir.path()).arg("/tmp/herd-kept").status();
+        }
+        for member in &mut self.members {
+            if let Some(mut agent) = member.agent.take() {
+                signal(agent.id(), "CONT");
+                let _ = agent.kill();
+                let _ = agent.wait();
+            }
+        }
+        for i in 0..self.members.len() {
+            if let Some(pid) = self.postmaster(i) {
+                signal(pid, "CONT");
+                signal(pid, "QUIT");
+            }
+        }
+        if let Some(store) = &self.store {
+            signal(store.id(), "CONT");
+        }
+        self.stop_store();
+        // Whatever still holds our directory (a base backup under way, an orphaned backend) goes too.
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        let _ = Command::new("pkill").args(["-KILL", "-f", &dir]).status();
+    }
+}
+
+fn built(program: &str) -> &'static str {
+    match program {
+        "pgherd" => env!("CARGO_BIN_EXE_pgherd"),
+        _ => env!("CARGO_BIN_EXE_pgherdctl"),
+    }
+}
+
+fn supports_unsafe_no_fsync() -> bool {
+    Command::new("/usr/bin/etcd")
+        .arg("--help")
+        .output()
+        .is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("unsafe-no-fsync"))
+}
+
+fn without_last_arg(command: &Command) -> Command {
+    let args: Vec<_> = command.get_args().collect();
+    let mut again = Command::new(command.get_program());
+    again.args(&args[..args.len() - 1]);
+    again
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A minimal HTTP exchange; `None` when there is no answer within three seconds.
+async fn http(method: &str, port: u16, path: &str, body: Option<String>) -> Option<(u16, String)> {
+    http_within(Duration::from_secs(3), method, port, path, body).await
+}
+
+/// As `http`, with another limit.
+pub async fn http_within(
+    limit: Duration,
+    method: &str,
+    port: u16,
+    path: &str,
+    body: Option<String>,
+) -> Option<(u16, String)> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let work = async {
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let body = body.unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        socket.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.ok()?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let code = head.split(' ').nth(1)?.parse().ok()?;
+        Some((code, body.to_owned()))
+    };
+    tokio::time::timeout(limit, work).await.ok()?
+}
