@@ -77,7 +77,7 @@ _pgherd() {
             return 0
             ;;
         pgherd__subcmd__demo)
-            opts="-h --dir --fresh --script --user --help"
+            opts="-h --dir --fresh --script --user --bin-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -88,6 +88,10 @@ _pgherd() {
                     return 0
                     ;;
                 --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bin-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -34,6 +34,7 @@ complete -c pgherd -n "__fish_pgherd_using_subcommand dcs" -l data-dir -d 'Direc
 complete -c pgherd -n "__fish_pgherd_using_subcommand dcs" -s h -l help -d 'Print help'
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l dir -d 'Directory for the store, the members and their logs' -r -F
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l user -d 'User to run PostgreSQL as when started as root' -r
+complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l bin-dir -d 'Directory of PostgreSQL\'s programs; found on PATH or in the system\'s versioned directories without it' -r -F
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l fresh -d 'Remove the cluster of an earlier run and start anew'
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l script -d 'Run a self-checking tour and end; exits non-zero if a step fails'
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -s h -l help -d 'Print help'

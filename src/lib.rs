@@ -33,6 +33,7 @@ pub mod cluster;
 pub mod config;
 pub mod ctl;
 pub mod dcs;
+pub mod demo;
 pub mod generated;
 pub mod ha;
 pub mod io;

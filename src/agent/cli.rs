@@ -59,6 +59,9 @@ pub struct DemoArgs {
     /// User to run PostgreSQL as when started as root
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
+    /// Directory of PostgreSQL's programs; found on PATH or in the system's versioned directories without it
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
 use pgherd::agent::{life, store};
+use pgherd::demo;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -33,7 +34,7 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
             runtime.block_on(store::run(&args))?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Demo(_)) => Err("the demo is not built in yet".into()),
+        Some(Command::Demo(args)) => Ok(runtime.block_on(demo::run(&args))?),
         None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
     }
 }
