@@ -272,7 +272,8 @@ impl Tour<'_> {
     async fn count(&mut self) -> Result<String, Failure> {
         self.herd.eyes.sql(self.leader, &format!("DROP TABLE {}", pulse::TABLE)).await?;
         self.wait_for_rows(&EVERYONE).await?;
-        Ok(format!("{} of {} on {} and on {}", self.rows, self.rows, self.name(self.leader), self.others()))
+        let names = EVERYONE.map(|i| self.name(i)).join(", ");
+        Ok(format!("{} of {} on each of {names}", self.rows, self.rows))
     }
 
     /// Waits until these members have exactly the rows there must be.
