@@ -1,6 +1,6 @@
 //! The real server behind the port [`Postgres`]: one data directory on this machine.
 //!
-//! [`Inner`] holds what is known between calls; the work is in the files below, one concern each. While a job (a
+//! `Inner` holds what is known between calls; the work is in the files below, one concern each. While a job (a
 //! start, a stop, a clone) runs, the job owns the state word; otherwise a look does.
 
 mod files;

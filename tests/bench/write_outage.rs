@@ -2,6 +2,10 @@
 //!
 //! `make bench` prints a table of medians. `HERD_ROUNDS` sets the rounds (default 3).
 
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a failed step is a failed run; the harness is one world")]
+#![allow(clippy::disallowed_methods, reason = "processes live by the real clock")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its table and its progress")]
+
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "shared with the stories")]
 mod harness;

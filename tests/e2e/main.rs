@@ -1,7 +1,12 @@
 //! Stories on real processes: etcd (or the embedded store), PostgreSQL, our agents, and Patroni as a peer.
 
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a failed step is a failed test; the harness is one world")]
+#![allow(clippy::disallowed_methods, reason = "processes live by the real clock")]
+
 mod commands;
+#[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
 mod peers;
 mod stories;
+#[allow(dead_code, reason = "shared with the benchmark")]
 mod writer;

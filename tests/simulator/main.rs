@@ -2,6 +2,8 @@
 //! world checks that at most one server accepts writes; after the faults one leader must be back with everybody
 //! streaming.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod lot;
 mod postgres;
 mod world;

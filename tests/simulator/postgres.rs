@@ -18,44 +18,44 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-pub const SYSTEM_ID: &str = "7710267184385916675";
+pub(crate) const SYSTEM_ID: &str = "7710267184385916675";
 
 /// One member's data directory and server.
 #[derive(Clone, Debug, Default)]
-pub struct Server {
-    pub has_data: bool,
+pub(crate) struct Server {
+    pub(crate) has_data: bool,
     /// Timelines this data has been on: each with the position at which it began. The last is the current one.
-    pub history: Vec<(u32, u64)>,
-    pub lsn: u64,
-    pub is_running: bool,
-    pub in_recovery: bool,
-    pub is_clean: bool,
-    pub was_in_recovery: bool,
-    pub is_stopping: bool,
-    pub has_standby_signal: bool,
-    pub upstream: Option<MemberName>,
-    pub is_streaming: bool,
-    pub crashed: bool,
-    pub checkpointed: bool,
-    pub operation: Option<State>,
+    pub(crate) history: Vec<(u32, u64)>,
+    pub(crate) lsn: u64,
+    pub(crate) is_running: bool,
+    pub(crate) in_recovery: bool,
+    pub(crate) is_clean: bool,
+    pub(crate) was_in_recovery: bool,
+    pub(crate) is_stopping: bool,
+    pub(crate) has_standby_signal: bool,
+    pub(crate) upstream: Option<MemberName>,
+    pub(crate) is_streaming: bool,
+    pub(crate) crashed: bool,
+    pub(crate) checkpointed: bool,
+    pub(crate) operation: Option<State>,
     /// `synchronous_standby_names`.
-    pub sync_names: String,
+    pub(crate) sync_names: String,
     /// Writes this server has accepted, by number; carried along when it is cloned or streams.
-    pub rows: Vec<u64>,
+    pub(crate) rows: Vec<u64>,
 }
 
 impl Server {
-    pub fn timeline(&self) -> u32 {
+    pub(crate) fn timeline(&self) -> u32 {
         self.history.last().map_or(0, |(timeline, _)| *timeline)
     }
 
     /// Acknowledges writes now.
-    pub fn is_writable(&self) -> bool {
+    pub(crate) fn is_writable(&self) -> bool {
         self.is_running && !self.in_recovery && !self.is_stopping
     }
 
     /// Whether a server with this data could stream from one with that history and position.
-    pub fn is_prefix_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_prefix_of(&self, other: &Self) -> bool {
         let Some(at) = other.history.iter().position(|(timeline, _)| *timeline == self.timeline()) else {
             return false;
         };
@@ -69,16 +69,16 @@ impl Server {
 
 /// All servers of a world; index is the member.
 #[derive(Debug, Default)]
-pub struct Fleet {
-    pub names: Vec<MemberName>,
+pub(crate) struct Fleet {
+    pub(crate) names: Vec<MemberName>,
     servers: Mutex<Vec<Server>>,
     /// `cut[a][b]`: a cannot reach b.
     cut: Mutex<Vec<Vec<bool>>>,
-    pub notify: Vec<Arc<Notify>>,
+    pub(crate) notify: Vec<Arc<Notify>>,
 }
 
 impl Fleet {
-    pub fn new(names: &[&str]) -> Arc<Self> {
+    pub(crate) fn new(names: &[&str]) -> Arc<Self> {
         let n = names.len();
         Arc::new(Self {
             names: names.iter().map(|name| MemberName::from(*name)).collect(),
@@ -88,15 +88,15 @@ impl Fleet {
         })
     }
 
-    pub fn servers(&self) -> MutexGuard<'_, Vec<Server>> {
+    pub(crate) fn servers(&self) -> MutexGuard<'_, Vec<Server>> {
         self.servers.lock().unwrap()
     }
 
-    pub fn index(&self, name: &str) -> Option<usize> {
+    pub(crate) fn index(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| *known == *name)
     }
 
-    pub fn isolate(&self, who: usize, cut: bool) {
+    pub(crate) fn isolate(&self, who: usize, cut: bool) {
         let mut table = self.cut.lock().unwrap();
         for other in 0..table.len() {
             table[who][other] = cut && who != other;
@@ -104,12 +104,12 @@ impl Fleet {
         }
     }
 
-    pub fn can_reach(&self, from: usize, to: usize) -> bool {
+    pub(crate) fn can_reach(&self, from: usize, to: usize) -> bool {
         !self.cut.lock().unwrap()[from][to]
     }
 
     /// Kills a server the hard way.
-    pub fn kill(&self, who: usize) {
+    pub(crate) fn kill(&self, who: usize) {
         {
             let mut servers = self.servers();
             let server = &mut servers[who];
@@ -124,7 +124,7 @@ impl Fleet {
     }
 
     /// A client writes one row to a server, if it accepts it.
-    pub fn write(&self, who: usize, row: u64) -> bool {
+    pub(crate) fn write(&self, who: usize, row: u64) -> bool {
         let mut servers = self.servers();
         let server = &mut servers[who];
         if !server.is_writable() {
@@ -137,7 +137,7 @@ impl Fleet {
 
     /// Whether this server would tell its client that the row is committed: enough of the standbys it waits for
     /// stream from it and have the row.
-    pub fn is_acknowledged(&self, who: usize, row: u64) -> bool {
+    pub(crate) fn is_acknowledged(&self, who: usize, row: u64) -> bool {
         let servers = self.servers();
         let server = &servers[who];
         if !server.is_running || server.in_recovery {
@@ -156,7 +156,7 @@ impl Fleet {
     }
 
     /// One moment of streaming everywhere; a standby for which `lags` holds receives nothing in it.
-    pub fn replicate(&self, mut lags: impl FnMut(usize) -> bool) {
+    pub(crate) fn replicate(&self, mut lags: impl FnMut(usize) -> bool) {
         let mut servers = self.servers();
         for i in 0..servers.len() {
             if lags(i) {
@@ -180,9 +180,9 @@ impl Fleet {
 }
 
 /// The port, as one agent holds it.
-pub struct SimPostgres {
-    pub fleet: Arc<Fleet>,
-    pub me: usize,
+pub(crate) struct SimPostgres {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) me: usize,
 }
 
 impl SimPostgres {
@@ -544,7 +544,7 @@ impl Postgres for SimPostgres {
 }
 
 /// What another member would answer over REST about this server.
-pub fn peer_answer(server: &Server) -> pgherd::cluster::PeerAnswer {
+pub(crate) fn peer_answer(server: &Server) -> pgherd::cluster::PeerAnswer {
     use pgherd::cluster::{PeerAnswer, Tags};
     if !server.is_running {
         return PeerAnswer::Unreachable("no WAL position in the answer".into());

@@ -96,36 +96,36 @@ struct Agent {
 }
 
 /// The world.
-pub struct World {
-    pub fleet: Arc<Fleet>,
-    pub store: MemoryStore,
+pub(crate) struct World {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) store: MemoryStore,
     handles: Vec<Arc<MemoryHandle>>,
     agents: Vec<Option<Agent>>,
     alive: Arc<Mutex<Vec<bool>>>,
     config: Map<String, Value>,
-    pub log: Vec<String>,
+    pub(crate) log: Vec<String>,
     row: u64,
     /// Rows written and not acknowledged yet, with the server that has them.
     waiting: Vec<(usize, u64)>,
     /// Rows a client was told are committed.
-    pub acknowledged: Vec<u64>,
+    pub(crate) acknowledged: Vec<u64>,
     /// Standbys receive nothing in this share of the moments, in percent.
-    pub lag_percent: u64,
+    pub(crate) lag_percent: u64,
     chance: Chance,
     began: Instant,
 }
 
 /// Reproducible chance (xorshift).
 #[derive(Clone, Debug)]
-pub struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -135,7 +135,7 @@ impl Chance {
 
 impl World {
     /// All members up, in one cluster that is just being created.
-    pub fn new(names: &[&str], config: Value) -> Self {
+    pub(crate) fn new(names: &[&str], config: Value) -> Self {
         let fleet = Fleet::new(names);
         let store = MemoryStore::new();
         let handles = names.iter().map(|name| store.handle("sim", Some(name))).collect();
@@ -160,12 +160,12 @@ impl World {
         world
     }
 
-    pub fn say(&mut self, text: impl Into<String>) {
+    pub(crate) fn say(&mut self, text: impl Into<String>) {
         let line = format!("{:>8.2}s {}", self.began.elapsed().as_secs_f64(), text.into());
         self.log.push(line);
     }
 
-    pub fn start_agent(&mut self, who: usize) {
+    pub(crate) fn start_agent(&mut self, who: usize) {
         let name = self.fleet.names[who].clone();
         let ports = Ports {
             dcs: self.handles[who].clone(),
@@ -194,7 +194,7 @@ impl World {
     }
 
     /// The agent's process is killed; its server lives on.
-    pub fn kill_agent(&mut self, who: usize) {
+    pub(crate) fn kill_agent(&mut self, who: usize) {
         self.alive.lock().unwrap()[who] = false;
         if let Some(agent) = self.agents[who].take() {
             agent.task.abort();
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// Starts the agent unless it runs.
-    pub fn ensure_agent(&mut self, who: usize) {
+    pub(crate) fn ensure_agent(&mut self, who: usize) {
         let stays = |agent: &Agent| !agent.task.is_finished() && !agent.leave.is_cancelled();
         let runs = self.agents[who].as_ref().is_some_and(stays);
         if !runs {
@@ -213,28 +213,28 @@ impl World {
     }
 
     /// The agent is told to end.
-    pub fn terminate_agent(&mut self, who: usize) {
+    pub(crate) fn terminate_agent(&mut self, who: usize) {
         if let Some(agent) = &self.agents[who] {
             agent.leave.cancel();
         }
     }
 
     /// Neither members nor DCS can be reached from here, or again they can.
-    pub fn isolate(&mut self, who: usize, cut: bool) {
+    pub(crate) fn isolate(&mut self, who: usize, cut: bool) {
         self.fleet.isolate(who, cut);
         self.handles[who].set_reachable(!cut);
     }
 
-    pub fn dcs_reachable(&mut self, who: usize, reachable: bool) {
+    pub(crate) fn dcs_reachable(&mut self, who: usize, reachable: bool) {
         self.handles[who].set_reachable(reachable);
     }
 
-    pub fn leader(&self) -> Option<usize> {
+    pub(crate) fn leader(&self) -> Option<usize> {
         self.fleet.index(&self.store.get("/service/sim/leader")?)
     }
 
     /// The member that accepts writes, checking that there is at most one.
-    pub fn writable(&self) -> Option<usize> {
+    pub(crate) fn writable(&self) -> Option<usize> {
         let servers = self.fleet.servers();
         let writable: Vec<usize> = (0..servers.len()).filter(|i| servers[*i].is_writable()).collect();
         assert!(writable.len() <= 1, "two writable primaries: {writable:?}\n{}", self.log.join("\n"));
@@ -242,7 +242,7 @@ impl World {
     }
 
     /// Lets time pass in small moments: streaming, a client's write, the checks.
-    pub async fn pass(&mut self, time: Duration) {
+    pub(crate) async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.moment().await;
@@ -272,7 +272,7 @@ impl World {
     }
 
     /// No row that a client was told is committed is missing on the leader.
-    pub fn assert_nothing_lost(&self) {
+    pub(crate) fn assert_nothing_lost(&self) {
         let leader = self.leader().expect("a healthy cluster has a leader");
         let rows: std::collections::BTreeSet<u64> = self.fleet.servers()[leader].rows.iter().copied().collect();
         let lost: Vec<u64> = self.acknowledged.iter().copied().filter(|row| !rows.contains(row)).collect();
@@ -280,7 +280,7 @@ impl World {
     }
 
     /// Lets time pass until a condition holds; panics with the log when it does not in time.
-    pub async fn until(&mut self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) -> Duration {
+    pub(crate) async fn until(&mut self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) -> Duration {
         let began = Instant::now();
         while !condition(self) {
             assert!(began.elapsed() < limit, "{what}: not within {limit:?}\n{}\n{}", self.log.join("\n"), self.dump());
@@ -290,14 +290,14 @@ impl World {
     }
 
     /// One leader that accepts writes, everybody else streaming from it.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let servers = self.fleet.servers();
         servers[leader].is_writable()
             && (0..servers.len()).filter(|i| *i != leader).all(|i| servers[i].is_streaming && servers[i].in_recovery)
     }
 
-    pub fn dump(&self) -> String {
+    pub(crate) fn dump(&self) -> String {
         let mut text = String::new();
         for (name, server) in self.fleet.names.iter().zip(self.fleet.servers().iter()) {
             let rows = server.rows.len();
@@ -312,6 +312,6 @@ impl World {
 }
 
 /// Settings of most worlds.
-pub fn settings() -> Value {
+pub(crate) fn settings() -> Value {
     json!({"ttl": 30, "loop_wait": 10, "retry_timeout": 10})
 }

@@ -1,4 +1,4 @@
-//! The server's configuration files. Text in, text out: only [`write`] touches the disk.
+//! The server's configuration files. Text in, text out: only [`mod@write`] touches the disk.
 
 pub mod hba;
 pub mod parameters;
