@@ -250,6 +250,19 @@ fn a_running_server_is_taken_over_with_its_synchronous_standbys() {
         assert!(seen.pending_restart.contains_key("shared_buffers"));
         // What waits for a restart is known to the next agent, too.
         assert!(node.second_agent().look().await.pending_restart.contains_key("shared_buffers"));
+        // So are settings that were changed while there was no agent.
+        let mut third = node.second_agent_with(|config| {
+            config.parameters.insert("shared_buffers".into(), "20MB".into());
+            config.parameters.insert("work_mem".into(), "9MB".into());
+        });
+        let give_up = Instant::now() + DEADLINE;
+        while third.look().await.state != Some(State::Running) || third.text("SHOW work_mem").await != "9MB" {
+            assert!(Instant::now() < give_up, "the changed setting was never applied");
+        }
+        assert_eq!(third.monitor().await.synchronous_standby_names, "\"b\"");
+        third.configure(false, |config| drop(config.parameters.insert("no_such_thing".into(), "1".into()))).await;
+        assert!(!node.read("postgresql.conf").contains("no_such_thing"));
+
         successor.server.set_synchronous_standby_names(None).await.unwrap();
         assert_eq!(successor.monitor().await.synchronous_standby_names, "");
     });
@@ -312,11 +325,11 @@ fn starts_that_fail_say_why() {
         let mut node = Node::primary("a", |_| {}).await;
         node.server.stop(&fast(), None, &never()).await.unwrap();
         let plan = StartPlan { recovery: Recovery::None, role: Role::Primary, timeout: None };
-        node.configure(false, |config| drop(config.parameters.insert("shared_buffers".into(), "a lot".into()))).await;
+        node.configure(false, |config| drop(config.parameters.insert("log_timezone".into(), "Nowhere".into()))).await;
         let error = node.server.start(&plan, &never()).await.unwrap_err().to_string();
         assert!(error.contains("ended during its start"), "{error}");
         assert_eq!(node.look().await.state, Some(State::StartFailed));
-        node.configure(false, |config| drop(config.parameters.insert("shared_buffers".into(), "16MB".into()))).await;
+        node.configure(false, |config| drop(config.parameters.remove("log_timezone"))).await;
 
         let cancelled = CancellationToken::new();
         cancelled.cancel();

@@ -111,7 +111,7 @@ fn client_config(params: &ConnParams, tls: &Tls, application: &str, limit: Durat
         is_socket |= host.starts_with('/');
     }
     config.dbname(params.dbname.as_deref().unwrap_or("postgres"));
-    config.user(params.credentials.username.as_deref().unwrap_or_default());
+    config.user(params.user());
     if let Some(password) = &params.credentials.password {
         config.password(password.reveal());
     }

@@ -37,6 +37,13 @@ impl ConnParams {
         }
     }
 
+    /// The user; that of the operating system when none is configured, as libpq does it.
+    pub fn user(&self) -> String {
+        let own = || nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
+        let configured = self.credentials.username.clone().filter(|name| !name.is_empty());
+        configured.or_else(own).unwrap_or_default()
+    }
+
     /// `key=value …` for libpq, without the password; blanks, quotes and backslashes in values are escaped.
     pub fn text(&self) -> String {
         let port = self.port.map(|port| port.to_string());

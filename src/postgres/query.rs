@@ -8,7 +8,6 @@ use crate::cluster::{Lsn, Monitor, SlotState, Timeline, WalReceiver, WalSender};
 
 use super::conf::recovery::Setting;
 use super::conf::reload::Live;
-use super::conf::values::Kind;
 
 /// What the monitoring query should include.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,13 +163,12 @@ pub async fn settings(client: &Client) -> Result<Vec<Live>, Error> {
 }
 
 fn live_of(row: &Row) -> Result<Live, Error> {
-    let kind: String = row.try_get(4)?;
     Ok(Live {
         name: row.try_get(0)?,
         setting: row.try_get(1)?,
         shown: row.try_get(2)?,
         unit: row.try_get(3)?,
-        kind: Kind::parse(&kind),
+        kind: row.try_get(4)?,
         context: row.try_get(5)?,
         source: row.try_get(6)?,
         source_file: row.try_get(7)?,

@@ -68,7 +68,7 @@ impl Target {
         Ok(Self {
             host: params.host.clone().unwrap_or_default(),
             port: params.port.unwrap_or(5432),
-            user: params.credentials.username.clone().unwrap_or_default(),
+            user: params.user(),
             password: params.credentials.password.clone(),
             tls: Tls::from_options(&params.credentials.options)?,
         })

@@ -66,6 +66,8 @@ struct Inner {
     /// Wakes the watcher when there is another postmaster, or one to wait for.
     watcher: Notify,
     awaits_ready: AtomicBool,
+    /// A server was taken over and has not been compared with our settings yet.
+    awaits_settings: AtomicBool,
 }
 
 /// Facts that outlive a call.
@@ -117,6 +119,7 @@ impl Server {
             jobs: AtomicUsize::new(0),
             watcher: Notify::new(),
             awaits_ready: AtomicBool::new(false),
+            awaits_settings: AtomicBool::new(false),
         });
         let watcher = AbortOnDropHandle::new(tokio::spawn(ready::watch(Arc::clone(&inner))));
         Self { inner, _watcher: watcher }

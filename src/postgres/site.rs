@@ -1,15 +1,16 @@
 //! Where one server lives and how it is reached: paths, programs, users, the state word. Every job gets a [`Site`];
 //! none keeps facts of its own.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ControlData, State, Upstream};
-use crate::config::{Credentials, PostgresConfig};
+use crate::config::{self, Credentials, PostgresConfig};
 
 use super::PgError;
 use super::connection::{self, CONNECT_LIMIT};
@@ -26,6 +27,9 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// Where distributions keep the programs when they are not on PATH: a directory per major version.
 const VERSIONED: &str = "/usr/lib/postgresql";
 
+/// A file at one of its states.
+type Stamped = (PathBuf, Option<SystemTime>);
+
 /// One server on this machine.
 pub struct Site {
     config: RwLock<Arc<PostgresConfig>>,
@@ -35,6 +39,7 @@ pub struct Site {
     /// Where the running server listens; a change of the settings moves it only at its next start.
     address: RwLock<Option<Arc<PostgresConfig>>>,
     found_bin_dir: Mutex<Option<(Option<u32>, PathBuf)>>,
+    program_version: Mutex<Option<(Stamped, u32)>>,
 }
 
 impl Site {
@@ -46,6 +51,7 @@ impl Site {
             postmaster: Remembered::default(),
             address: RwLock::new(None),
             found_bin_dir: Mutex::new(None),
+            program_version: Mutex::new(None),
         }
     }
 
@@ -134,11 +140,30 @@ impl Site {
         Program::new(self.program_path(name))
     }
 
-    /// The version of the programs as `postgres --version` says it, minor part included.
+    /// The version of the programs as `postgres --version` says it, minor part included. Asked once for each program
+    /// file.
     pub async fn programs_version(&self) -> Result<u32, PgError> {
-        let said = self.tool("postgres").arg("--version").limit(LOOK_LIMIT).run_ok(&CancellationToken::new()).await?;
+        let path = self.program_path("postgres");
+        let stamp = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).ok();
+        if let Some((of, version)) = &*self.program_version.lock().unwrap_or_else(PoisonError::into_inner)
+            && *of == (path.clone(), stamp)
+        {
+            return Ok(*version);
+        }
+        let program = Program::new(&path).arg("--version").limit(LOOK_LIMIT);
+        let said = program.run_ok(&CancellationToken::new()).await?;
         let unreadable = || PgError::Refused(format!("`postgres --version` said `{}`", said.stdout.trim()));
-        version::parse(&said.stdout).ok_or_else(unreadable)
+        let version = version::parse(&said.stdout).ok_or_else(unreadable)?;
+        *self.program_version.lock().unwrap_or_else(PoisonError::into_inner) = Some(((path, stamp), version));
+        Ok(version)
+    }
+
+    /// The parameters that the server's program knows, in lower case.
+    pub async fn described_parameters(&self) -> Result<BTreeSet<String>, PgError> {
+        let program = self.tool("postgres").arg("--describe-config").limit(LOOK_LIMIT);
+        let said = program.run_ok(&CancellationToken::new()).await?;
+        let names = said.stdout.lines().filter_map(|line| line.split('\t').next());
+        Ok(names.map(str::to_lowercase).collect())
     }
 
     /// The major version of the programs (90600 for 9.6, 150000 for 15).
@@ -249,12 +274,7 @@ fn local_host(config: &PostgresConfig, on_socket: bool) -> String {
             return directory.to_owned();
         }
     }
-    let mut addresses = config.listen_addresses.split(',').map(str::trim);
-    let is_local = |address: &str| matches!(address, "*" | "localhost" | "0.0.0.0" | "127.0.0.1");
-    match addresses.clone().find(|address| is_local(address)) {
-        Some(_) => "localhost".to_owned(),
-        None => addresses.next().filter(|address| !address.is_empty()).unwrap_or("localhost").to_owned(),
-    }
+    config::postgresql::local_host(&config.listen_addresses).to_owned()
 }
 
 fn on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {

@@ -142,8 +142,15 @@ impl Node {
 
     /// Another agent's view of the same server, as after a restart of the agent.
     pub(crate) fn second_agent(&self) -> Self {
-        let server = Server::new(Arc::new(self.config.clone()), None);
-        Self { server, config: self.config.clone(), root: Arc::clone(&self.root), is_owner: false }
+        self.second_agent_with(|_| {})
+    }
+
+    /// The same with other settings.
+    pub(crate) fn second_agent_with(&self, change: impl FnOnce(&mut PostgresConfig)) -> Self {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let server = Server::new(Arc::new(config.clone()), None);
+        Self { server, config, root: Arc::clone(&self.root), is_owner: false }
     }
 
     pub(crate) fn upstream(&self) -> Upstream {

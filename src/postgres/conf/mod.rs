@@ -5,5 +5,4 @@ pub mod parameters;
 pub mod postgresql;
 pub mod recovery;
 pub mod reload;
-pub mod values;
 pub mod write;

@@ -4,30 +4,24 @@ use std::collections::BTreeMap;
 
 use crate::cluster::{FollowChange, MemberName, Upstream, UpstreamSlot, WalReceiver};
 use crate::config::PostgresConfig;
+use crate::config::parameters::{Checked, check_recovery, units};
 use crate::postgres::pgpass::escape_value;
 
-use super::values;
-
-/// Settings of recovery. They are ordinary parameters since PostgreSQL 12, but ours to set.
-const PARAMETERS: [&str; 18] = [
+/// Settings to compare with a running server. Targets of a recovery that ends are asked as well: a standby has none.
+const COMPARED: [&str; 13] = [
     "archive_cleanup_command",
-    "pause_at_recovery_target",
     "primary_conninfo",
     "primary_slot_name",
     "promote_trigger_file",
     "recovery_end_command",
     "recovery_min_apply_delay",
     "recovery_target",
-    "recovery_target_action",
-    "recovery_target_inclusive",
     "recovery_target_lsn",
     "recovery_target_name",
     "recovery_target_time",
     "recovery_target_timeline",
     "recovery_target_xid",
     "restore_command",
-    "standby_mode",
-    "trigger_file",
 ];
 
 /// What may come from the operator's own file and stays when we do not want it otherwise.
@@ -67,20 +61,9 @@ const CONNINFO_ORDER: [(&str, u32); 20] = [
     ("connect_timeout", 0),
 ];
 
-/// Whether a parameter, in lower case, belongs to recovery.
-pub fn is_recovery_parameter(name: &str) -> bool {
-    PARAMETERS.contains(&name)
-}
-
 /// The names of the settings to ask a server of this version for.
 pub fn names(version: u32) -> Vec<&'static str> {
-    let known = |name: &&str| match *name {
-        "pause_at_recovery_target" | "recovery_target_inclusive" | "recovery_target_action" => false,
-        "standby_mode" | "trigger_file" => false,
-        "promote_trigger_file" => version < 160_000,
-        _ => true,
-    };
-    PARAMETERS.into_iter().filter(known).collect()
+    COMPARED.into_iter().filter(|name| *name != "promote_trigger_file" || version < 160_000).collect()
 }
 
 /// The settings a standby should have to follow `upstream`, or nobody.
@@ -93,16 +76,27 @@ pub fn wanted(
     let ours = |name: &str| name.starts_with("recovery_target") || name.starts_with("primary_");
     let mut settings: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in config.recovery_conf.iter().filter(|(name, _)| !ours(name)) {
-        match name.as_str() {
-            "standby_mode" | "pause_at_recovery_target" => {}
-            "trigger_file" | "promote_trigger_file" if version >= 160_000 => {}
-            "trigger_file" => {
-                settings.insert("promote_trigger_file".to_owned(), value.clone());
+        let name = match name.as_str() {
+            "standby_mode" => continue,
+            "trigger_file" => "promote_trigger_file",
+            name => name,
+        };
+        let value = match check_recovery(name, value, version) {
+            Checked::Accepted => value.clone(),
+            Checked::Adjusted { value, warning } => {
+                tracing::warn!("{warning}");
+                value
             }
-            _ => {
-                settings.insert(name.clone(), value.clone());
+            Checked::Removed { warning } => {
+                tracing::warn!("{warning}");
+                continue;
             }
-        }
+            Checked::Unknown => {
+                tracing::warn!("Removing unexpected parameter={name} value={value} from the config");
+                continue;
+            }
+        };
+        settings.insert(name.to_owned(), value);
     }
     let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
     set("recovery_target_timeline", "latest");
@@ -242,7 +236,7 @@ fn is_same(name: &str, wanted: &BTreeMap<String, String>, setting: &Setting, cur
         }
         "recovery_min_apply_delay" if value.is_none() && setting.is_operators => true,
         "recovery_min_apply_delay" => {
-            let delay = |text: &str| values::number(if text.is_empty() { "0" } else { text }, "ms").map(f64::round);
+            let delay = |text: &str| units::integer(if text.is_empty() { "0" } else { text }, Some("ms"));
             delay(value.unwrap_or_default()) == delay(&setting.value)
         }
         _ if value.is_none() && setting.is_operators && OPERATORS.contains(&name) => true,

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::PendingValue;
-
-use super::parameters::is_controlled;
-use super::recovery::is_recovery_parameter;
-use super::values::{self, Kind};
+use crate::config::parameters::{is_controlled, is_recovery_parameter, units};
 
 /// One parameter as the running server has it (`pg_settings`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +16,8 @@ pub struct Live {
     pub shown: String,
     /// The base unit, empty for none.
     pub unit: String,
-    /// Its type.
-    pub kind: Kind,
+    /// Its type: `bool`, `integer`, `real`, `enum`, `string`.
+    pub kind: String,
     /// `postmaster`: takes a restart. `internal`: cannot be set.
     pub context: String,
     /// Where the value comes from: `configuration file`, `command line`, ….
@@ -73,7 +70,8 @@ fn compare_live(found: &mut Changes, live: &Live, new: Option<&String>, old: Opt
     }
     let same = |value: &str| {
         let value = if live.name == "wal_buffers" && value.trim() == "-1" { &live.setting } else { value };
-        values::same(live.kind, &live.unit, value, &live.setting)
+        let unit = Some(live.unit.as_str()).filter(|unit| !unit.is_empty());
+        value == live.setting || units::is_same(&live.kind, unit, &live.setting, value)
     };
     let needs_restart = live.context == "postmaster";
     match new {
@@ -113,13 +111,13 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn live(name: &str, setting: &str, unit: &str, kind: Kind, context: &str) -> Live {
+    fn live(name: &str, setting: &str, unit: &str, kind: &str, context: &str) -> Live {
         Live {
             name: name.to_owned(),
             setting: setting.to_owned(),
             shown: setting.to_owned(),
             unit: unit.to_owned(),
-            kind,
+            kind: kind.to_owned(),
             context: context.to_owned(),
             source: "configuration file".to_owned(),
             source_file: "/data/postgresql.conf".to_owned(),
@@ -129,11 +127,11 @@ mod tests {
 
     fn server() -> Vec<Live> {
         vec![
-            live("shared_buffers", "16384", "8kB", Kind::Integer, "postmaster"),
-            live("work_mem", "4096", "kB", Kind::Integer, "user"),
-            live("wal_buffers", "512", "8kB", Kind::Integer, "postmaster"),
-            live("wal_level", "replica", "", Kind::Enum, "postmaster"),
-            live("block_size", "8192", "", Kind::Integer, "internal"),
+            live("shared_buffers", "16384", "8kB", "integer", "postmaster"),
+            live("work_mem", "4096", "kB", "integer", "user"),
+            live("wal_buffers", "512", "8kB", "integer", "postmaster"),
+            live("wal_level", "replica", "", "enum", "postmaster"),
+            live("block_size", "8192", "", "integer", "internal"),
         ]
     }
 
@@ -183,13 +181,13 @@ mod tests {
     #[test]
     fn a_running_server_says_what_it_was_given() {
         let mut rows = server();
-        rows.push(Live { source_file: "/data/other.conf".to_owned(), ..live("a", "1", "", Kind::Integer, "user") });
+        rows.push(Live { source_file: "/data/other.conf".to_owned(), ..live("a", "1", "", "integer", "user") });
         rows.push(Live {
             source: "command line".to_owned(),
             source_file: String::new(),
-            ..live("max_connections", "100", "", Kind::Integer, "postmaster")
+            ..live("max_connections", "100", "", "integer", "postmaster")
         });
-        rows.push(Live { source: "command line".to_owned(), ..live("port", "1", "", Kind::Integer, "postmaster") });
+        rows.push(Live { source: "command line".to_owned(), ..live("port", "1", "", "integer", "postmaster") });
         let taken = taken_over(&rows, "/data/postgresql.conf");
         let names: Vec<&str> = taken.keys().map(String::as_str).collect();
         assert_eq!(names, ["max_connections", "shared_buffers", "wal_buffers", "wal_level", "work_mem"]);

@@ -195,8 +195,12 @@ async fn server_facts(inner: &Arc<Inner>, ask: &Look, answer: Answer, found: &mu
     };
     if !is_joined && !inner.is_job_running() {
         let left = deadline.saturating_duration_since(Instant::now());
-        match timeout(left, settings::join(inner, answer.monitor.in_recovery)).await {
-            Ok(Ok(())) => {}
+        match timeout(left, settings::join(inner)).await {
+            Ok(Ok(())) => {
+                // What was changed while nobody looked after the server is applied beside the loop.
+                inner.awaits_settings.store(true, Ordering::Release);
+                inner.watcher.notify_one();
+            }
             Ok(Err(error)) => tracing::warn!("the settings of the running server were not taken over yet: {error}"),
             Err(_) => tracing::warn!("the settings of the running server were not taken over in time"),
         }

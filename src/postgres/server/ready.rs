@@ -10,7 +10,7 @@ use crate::postgres::connection::Failure;
 use crate::postgres::process::{PidFile, Postmaster};
 use crate::postgres::query;
 
-use super::{Inner, blocking};
+use super::{Inner, blocking, settings};
 
 /// How often the pid file of a starting server is read.
 pub(super) const TICK: Duration = Duration::from_millis(20);
@@ -92,6 +92,12 @@ async fn watch_one(inner: &Arc<Inner>, postmaster: Postmaster) {
     tokio::pin!(ended);
     let mut pause = TICK;
     loop {
+        if inner.awaits_settings.swap(false, Ordering::AcqRel) {
+            if let Err(error) = settings::apply(inner, false).await {
+                tracing::warn!("our settings were not applied to the running server: {error}");
+            }
+            inner.events.notify_one();
+        }
         let waits = inner.awaits_ready.load(Ordering::Acquire);
         tokio::select! {
             biased;

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{PendingValue, Role, State};
 use crate::config::PostgresConfig;
+use crate::config::parameters::is_recovery_parameter;
 use crate::postgres::conf::parameters;
-use crate::postgres::conf::recovery::is_recovery_parameter;
 use crate::postgres::conf::reload::{self, Live};
 use crate::postgres::{Callback, PgError, configured, data_dir, query, version};
 
@@ -24,33 +24,35 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is asked whether it has.
 const RELOAD_TICK: Duration = Duration::from_millis(20);
 
-/// Takes over a server that was running before us: what it was given is what was wanted so far.
-pub(super) async fn join(inner: &Arc<Inner>, in_recovery: bool) -> Result<(), PgError> {
-    let rewriting = inner.rewriting.lock().await;
+/// Takes over a server that was running before us: what it was given is what was wanted so far. Nothing is changed by
+/// that; the caller sees to it that our own settings are compared with it soon.
+pub(super) async fn join(inner: &Inner) -> Result<(), PgError> {
+    let _rewriting = inner.rewriting.lock().await;
+    join_locked(inner).await
+}
+
+async fn join_locked(inner: &Inner) -> Result<(), PgError> {
+    if inner.known().is_joined {
+        return Ok(());
+    }
     let live = inner.ask(ASK_LIMIT, |client| Box::pin(query::settings(client))).await?;
     let config_file = inner.site.config_file();
     let taken = reload::taken_over(&live, &config_file.display().to_string());
-    let config = inner.site.config();
+    let is_operators = inner.site.config().parameters.contains_key(parameters::SYNCHRONOUS);
+    let recovery = recovery_on_disk(&config_file);
     {
         let mut known = inner.known();
-        let is_operators = config.parameters.contains_key(parameters::SYNCHRONOUS);
         if known.managed.is_none() && !is_operators {
             // Somebody waits for these standbys with each commit; forgetting them would be silent.
             known.managed = taken.get(parameters::SYNCHRONOUS).filter(|names| !names.is_empty()).cloned();
         }
         known.wanted = taken;
-        known.recovery = in_recovery.then(|| recovery_on_disk(&config_file));
+        known.recovery = Some(recovery);
         known.is_joined = true;
     }
     let pending = pending(inner, &live).await;
     inner.known().pending = pending;
-    let files = files(inner, BTreeMap::new(), Signal::Keep)?;
-    let access = blocking(move || files.write_access_only()).await?;
     tracing::info!("took over the running server");
-    if access {
-        reload(inner).await?;
-    }
-    drop(rewriting);
     Ok(())
 }
 
@@ -66,15 +68,17 @@ pub(super) async fn set_synchronous(inner: &Arc<Inner>, value: Option<&str>) -> 
 
 /// Writes what is wanted, if the running server has it otherwise, and tells the server. Without a running server
 /// nothing is done: the next start writes everything.
-async fn apply(inner: &Arc<Inner>, force: bool) -> Result<(), PgError> {
+pub(super) async fn apply(inner: &Arc<Inner>, force: bool) -> Result<(), PgError> {
     if inner.site.state().0 != State::Running || !inner.site.is_running() {
         return Ok(());
     }
     let rewriting = inner.rewriting.lock().await;
+    // Before anything is written, or what only the server knows would be lost.
+    join_locked(inner).await?;
     let live = inner.ask(ASK_LIMIT, |client| Box::pin(query::settings(client))).await?;
     let before = inner.known().wanted.clone();
     let kept = recovery_in_force(inner);
-    let files = files(inner, kept.clone(), Signal::Keep)?;
+    let files = files(inner, kept.clone(), Signal::Keep).await?;
     let changes = reload::changes(&files.parameters, &before, &live);
     for line in &changes.lines {
         tracing::info!("{line}");
@@ -105,13 +109,27 @@ fn recovery_in_force(inner: &Inner) -> BTreeMap<String, String> {
     known.unwrap_or_else(|| recovery_on_disk(&inner.site.config_file()))
 }
 
-fn files(inner: &Inner, recovery: BTreeMap<String, String>, signal: Signal) -> Result<Files, PgError> {
+async fn files(inner: &Inner, recovery: BTreeMap<String, String>, signal: Signal) -> Result<Files, PgError> {
+    let (config, parameters) = (inner.site.config(), wanted_parameters(inner).await?);
+    Ok(Files { config, config_file: inner.site.config_file(), parameters, recovery, signal })
+}
+
+/// The parameters for the main part of the file, as far as the server takes them.
+pub(super) async fn wanted_parameters(inner: &Inner) -> Result<BTreeMap<String, String>, PgError> {
     let directory = inner.site.data_dir();
     let major = version::of_data_dir(&directory)
         .ok_or_else(|| PgError::Refused(format!("{}: no PG_VERSION to be read", directory.display())))?;
-    let (config, managed) = (inner.site.config(), inner.known().managed.clone());
-    let parameters = parameters::effective(&config, major, managed.as_deref());
-    Ok(Files { config, config_file: inner.site.config_file(), parameters, recovery, signal })
+    let program = inner.site.programs_version().await?;
+    let version = if version::major(program) == major { program } else { major };
+    let managed = inner.known().managed.clone();
+    let mut fitted = parameters::effective(&inner.site.config(), version, managed.as_deref());
+    if !fitted.unknown.is_empty() {
+        fitted.keep_known(&inner.site.described_parameters().await?);
+    }
+    for warning in &fitted.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(fitted.parameters)
 }
 
 /// Writes all files with these recovery settings. The caller holds the writers' lock.
@@ -120,7 +138,7 @@ pub(super) async fn write(
     recovery: BTreeMap<String, String>,
     signal: Signal,
 ) -> Result<Written, PgError> {
-    let files = files(inner, recovery.clone(), signal)?;
+    let files = files(inner, recovery.clone(), signal).await?;
     let parameters = files.parameters.clone();
     let written = blocking(move || files.write()).await?;
     let mut known = inner.known();

@@ -17,7 +17,7 @@ use crate::postgres::{PgError, Recovery, StartPlan, Started, StopMode, StopPlan,
 
 use super::files::{Files, Signal, recovery_on_disk};
 use super::ready::{self, Probe, TICK};
-use super::{Inner, blocking, stop};
+use super::{Inner, blocking, settings, stop};
 
 /// A server that says it is ready and does not answer is believed after this long.
 const BELIEVE_AFTER: Duration = Duration::from_secs(3);
@@ -138,8 +138,7 @@ async fn prepare(inner: &Arc<Inner>, plan: &StartPlan) -> Result<Spawn, PgError>
         Signal::Keep => data_dir::is_recovery_configured(&directory),
         Signal::Remove => false,
     };
-    let managed = inner.known().managed.clone();
-    let mut wanted = parameters::effective(&config, major, managed.as_deref());
+    let mut wanted = settings::wanted_parameters(inner).await?;
     let mut pending: BTreeMap<String, PendingValue> = BTreeMap::new();
     if is_standby {
         pending = parameters::raise_for_standby(&mut wanted, &inner.site.report().await?);

@@ -57,35 +57,40 @@ fn fitted_to_the_version() {
     let config = config(&[
         ("wal_keep_segments", "10"),
         ("wal_level", "hot_standby"),
-        ("hba_file", "my_hba.conf"),
         ("Recovery_Target", "immediate"),
         ("port", "1"),
+        ("work_mem", "1kB"),
+        ("autovacuum", "perhaps"),
+        ("pg_stat_statements.max", "5"),
+        ("no_such_thing", "1"),
+        ("a_new_thing", "1"),
     ]);
+    let mut fitted = effective(&config, 150_018, None);
+    fitted.keep_known(&["a_new_thing".to_owned()].into());
     let expected = map(&[
+        ("a_new_thing", "1"),
         ("cluster_name", "demo"),
-        ("hba_file", "/etc/pg/my_hba.conf"),
         ("listen_addresses", "127.0.0.1"),
+        ("pg_stat_statements.max", "5"),
         ("port", "5432"),
         ("wal_keep_size", "160MB"),
         ("wal_level", "replica"),
+        ("work_mem", "64"),
     ]);
-    assert_eq!(effective(&config, 150_000, None), expected);
-    let old = effective(&config, 120_000, None);
-    assert_eq!((old["wal_keep_segments"].as_str(), old.get("wal_keep_size")), ("10", None));
-}
-
-#[test]
-fn how_much_wal_is_kept_is_translated_both_ways() {
-    assert_eq!(effective(&config(&[]), 150_000, None)["wal_keep_size"], "128MB");
-    assert_eq!(effective(&config(&[("wal_keep_size", "1GB")]), 150_000, None)["wal_keep_size"], "1GB");
-    assert_eq!(effective(&config(&[("wal_keep_size", "1GB")]), 120_000, None)["wal_keep_segments"], "64");
+    assert_eq!(fitted.parameters, expected);
+    let warnings = [
+        "Removing bool parameter=autovacuum from the config due to the invalid value=perhaps",
+        "Value=1kB of parameter=work_mem is too low, increasing to 64kB",
+        "Removing unexpected parameter=no_such_thing value=1 from the config",
+    ];
+    assert_eq!(fitted.warnings, warnings);
 }
 
 #[test]
 fn managed_standbys_win() {
     let config = config(&[(SYNCHRONOUS, "*")]);
-    assert_eq!(effective(&config, 150_000, Some("\"a\""))[SYNCHRONOUS], "\"a\"");
-    assert_eq!(effective(&config, 150_000, None)[SYNCHRONOUS], "*");
+    assert_eq!(effective(&config, 150_000, Some("\"a\"")).parameters[SYNCHRONOUS], "\"a\"");
+    assert_eq!(effective(&config, 150_000, None).parameters[SYNCHRONOUS], "*");
 }
 
 #[test]
@@ -95,7 +100,7 @@ fn a_standby_has_at_least_what_its_data_needs() {
          max_prepared_xacts setting: 0\n",
     );
     let config = config(&[("max_connections", "100"), ("max_worker_processes", "16"), ("max_wal_senders", "10")]);
-    let mut wanted = effective(&config, 150_000, None);
+    let mut wanted = effective(&config, 150_000, None).parameters;
     let pending = raise_for_standby(&mut wanted, &report);
     assert_eq!((wanted["max_connections"].as_str(), wanted["max_worker_processes"].as_str()), ("200", "16"));
     let value = PendingValue { old_value: "200".to_owned(), new_value: "100".to_owned() };
@@ -105,7 +110,7 @@ fn a_standby_has_at_least_what_its_data_needs() {
 #[test]
 fn the_command_line_keeps_its_order() {
     let config = config(&[("max_connections", "100"), ("wal_log_hints", "on"), ("work_mem", "4MB")]);
-    let wanted = effective(&config, 150_000, None);
+    let wanted = effective(&config, 150_000, None).parameters;
     let args = command_line(&config, Path::new("/etc/pg/postgresql.conf"), &wanted);
     let expected = [
         "-D",
