@@ -1,5 +1,6 @@
 //! What the loop shows to the REST API, and how the API speaks to the loop.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct State {
     pub instance: InstanceState,
     /// The last snapshot.
     pub snapshot: Option<(Arc<ClusterView>, Instant)>,
+    /// The failsafe topology as last read, kept while the DCS is away; empty before the first load.
+    pub failsafe: Option<BTreeMap<MemberName, String>>,
     /// When a snapshot was last read, epoch seconds.
     pub dcs_last_seen: u64,
     /// When the next cycle is due at the latest.
@@ -66,6 +69,7 @@ impl Board {
             role: Role::Uninitialized,
             instance: InstanceState::default(),
             snapshot: None,
+            failsafe: Some(BTreeMap::new()),
             dcs_last_seen: 0,
             next_cycle: Instant::now(),
             scheduled_restart: None,
@@ -101,6 +105,7 @@ impl Board {
     /// A load succeeded at this wall time.
     pub(super) fn loaded(&self, view: &Arc<ClusterView>, since_epoch: Duration) {
         let mut state = self.lock();
+        state.failsafe.clone_from(&view.failsafe);
         state.snapshot = Some((Arc::clone(view), Instant::now()));
         state.dcs_last_seen = since_epoch.as_secs();
     }

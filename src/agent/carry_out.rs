@@ -220,7 +220,6 @@ async fn rare_step(runner: &mut Runner, step: &Step) {
             }
         }
         Step::Exit { message, keep_server } => {
-            info!("{message}");
             runner.ended = Some(if runner.is_leaving {
                 Ended::Asked
             } else {

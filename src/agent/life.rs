@@ -37,6 +37,9 @@ const PEER_LIMIT: Duration = Duration::from_secs(2);
 /// The answer of a namesake is awaited no longer.
 const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
 
+/// The last callback is given this long to begin.
+const CALLBACK_LIMIT: Duration = Duration::from_secs(2);
+
 /// Why an agent could not start, in words with the next step.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -78,6 +81,7 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
 
     let ended = runner.run(leave).await;
 
+    server.settle_callbacks(CALLBACK_LIMIT).await;
     rest.cancel();
     hooks.abort();
     let _ = api.await;

@@ -59,17 +59,13 @@ impl AgentNode {
 impl api::Node for AgentNode {
     fn facts(&self) -> NodeFacts {
         let state = self.board.state();
-        let snapshot = state.snapshot.as_ref().map(|(view, _)| view);
         NodeFacts {
             name: state.node.name.clone(),
             scope: self.scope.clone(),
             role: state.role,
             state: state.instance.state,
             holds_lock: self.board.leads(),
-            failsafe: match snapshot {
-                Some(view) => view.failsafe.clone(),
-                None => Some(BTreeMap::new()),
-            },
+            failsafe: state.failsafe,
             is_failsafe_active: state.failsafe_ping.is_some_and(|(_, at)| at.elapsed() < state.settings.ttl),
             dynamic: Arc::new(state.settings),
             tags: state.node.tags.published(),

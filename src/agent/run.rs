@@ -67,6 +67,7 @@ pub struct Runner {
     requests: mpsc::Receiver<Asked>,
     began: Instant,
     last_line: String,
+    said_at: Instant,
     drops_repetitions: bool,
 }
 
@@ -99,6 +100,7 @@ impl Runner {
             requests,
             began: Instant::now(),
             last_line: String::new(),
+            said_at: Instant::now(),
             drops_repetitions: false,
         }
     }
@@ -184,6 +186,8 @@ impl Runner {
             self.board.update(|state| state.reload = false);
             self.reload();
         }
+        // Before the look: what a task did must not be judged by a look that is older than its end.
+        let ended = self.collect_task().await;
         let (view, instance) = self.observe().await;
         if let Snapshot::Read(view) = &view {
             self.take_config(view);
@@ -197,7 +201,7 @@ impl Runner {
             instance,
             leads_until_ms: None,
             task: None,
-            ended: self.collect_task().await,
+            ended,
             requests: self.pending.clone(),
             failsafe_ping: self.board.state().failsafe_ping.map(|(name, at)| (name, self.ms(at))),
             is_leaving,
@@ -309,15 +313,22 @@ impl Runner {
         }
         let prefix = if self.settings.pause { "PAUSE: " } else { "" };
         let line = format!("{prefix}{}", decision.reason);
-        if !decision.reason.is_heartbeat()
-            && let Some(view) = seen.view()
-        {
-            let owner = view.leader_name().map_or("None", |name| name.as_str());
-            info!(rule = decision.rule, "Lock owner: {owner}; I am {}", seen.node.name);
-        }
-        let repeats = decision.reason.is_heartbeat() && self.last_line == line;
-        if !(repeats && self.drops_repetitions) {
+        let is_heartbeat = decision.reason.is_heartbeat();
+        if self.last_line != line {
+            if let (false, Some(view)) = (is_heartbeat, seen.view()) {
+                let owner = view.leader_name().map_or("None", |name| name.as_str());
+                info!(rule = decision.rule, "Lock owner: {owner}; I am {}", seen.node.name);
+            }
             info!(rule = decision.rule, "{line}");
+            self.said_at = Instant::now();
+        } else if self.said_at.elapsed() >= self.settings.loop_wait.mul_f32(0.9)
+            && !(is_heartbeat && self.drops_repetitions)
+        {
+            // Events wake the loop more often than its period; all is well needs saying once a period.
+            info!(rule = decision.rule, "{line}");
+            self.said_at = Instant::now();
+        } else {
+            debug!(rule = decision.rule, "{line}");
         }
         self.last_line = line;
     }
