@@ -78,20 +78,35 @@ fn floor(file: &str) -> Option<&str> {
     file.split_once('/').map(|(floor, _)| floor).filter(|floor| *floor != "bin")
 }
 
+/// What the text names of this crate: the paths behind `crate::`, those in braces one by one.
+fn own_paths(text: &str) -> Vec<&str> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    text.match_indices("crate::")
+        .flat_map(|(at, found)| {
+            let rest = &text[at + found.len()..];
+            let paths = match rest.strip_prefix('{') {
+                Some(list) => list.split('}').next().unwrap(),
+                None => rest.split(|c| !is_path(c)).next().unwrap(),
+            };
+            paths.split(',')
+        })
+        .map(|path| path.trim().split(|c| !is_path(c)).next().unwrap().trim_end_matches(':'))
+        .filter(|path| !path.is_empty())
+        .collect()
+}
+
 #[test]
 fn imports_run_down_only() {
     let mut broken = Vec::new();
     for (file, text) in sources() {
-        let Some(floor) = floor(&file) else { continue };
+        // A test's double may be built from any floor.
+        let Some(floor) = floor(&file).filter(|_| !file.ends_with("/fake.rs")) else { continue };
         let Some((_, allowed)) = FLOORS.iter().find(|(name, _)| *name == floor) else {
             panic!("{file}: the floor {floor} has no place in the house");
         };
-        for (at, _) in text.match_indices("crate::") {
-            let rest = &text[at + "crate::".len()..];
-            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
-            let path = rest[..end].trim_end_matches(':');
+        for path in own_paths(&text) {
             let target = path.split("::").next().unwrap();
-            let is_item = target.chars().next().is_some_and(char::is_uppercase);
+            let is_item = target.starts_with(char::is_uppercase);
             let is_own = target == floor || is_item;
             if !is_own && !allowed.iter().any(|allowed| path.starts_with(allowed)) {
                 broken.push(format!("{file}: crate::{path}"));

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::cluster::{Lsn, Role, State};
 use crate::config::SynchronousMode;
+use crate::config::parameters::units;
 
 use super::node::NodeFacts;
 use super::status::Picture;
-use super::units::parse_bytes;
 
 /// The parameters of a request, decoded; of a repeated one the first counts, empty ones are not there.
 pub type Query = BTreeMap<String, String>;
@@ -82,8 +82,13 @@ fn verdicts(picture: &Picture<'_>, query: &Query) -> Verdicts {
     Verdicts { leader: true, primary: true, standby_leader: false, replica }
 }
 
+/// `lag=`: bytes, or a size with a unit. What is not a size is as if it were not there.
+fn lag_limit(query: &Query) -> Option<i128> {
+    units::integer(query.get("lag")?, Some("B")).map(i128::from)
+}
+
 fn is_lagging(picture: &Picture<'_>, query: &Query) -> bool {
-    let Some(limit) = query.get("lag").and_then(|text| parse_bytes(text)) else { return false };
+    let Some(limit) = lag_limit(query) else { return false };
     let leader = i128::from(picture.leader_lsn().0);
     let replayed = picture.live.map_or(0, |live| live.replayed.0);
     leader > 0 && leader > i128::from(replayed) + limit
@@ -179,7 +184,7 @@ pub fn readiness(picture: &Picture<'_>, query: &Query) -> Result<(), String> {
     let position: Lsn =
         if query.get("mode").is_some_and(|mode| mode == "write") { live.received } else { live.replayed };
     let default = i128::from(picture.facts.dynamic.maximum_lag_on_failover_bytes);
-    let limit = query.get("lag").and_then(|text| parse_bytes(text)).unwrap_or(default);
+    let limit = lag_limit(query).unwrap_or(default);
     let lag = i128::from(picture.leader_lsn().0) - i128::from(position.0);
     if lag > limit { Err(format!("{lag} bytes behind the leader, more than {limit}")) } else { Ok(()) }
 }

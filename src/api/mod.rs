@@ -20,7 +20,6 @@ pub mod requests;
 mod routes;
 pub mod server;
 pub mod status;
-pub mod units;
 pub mod wire;
 
 pub use access::Settings;

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use crate::cluster::tags::as_boolish;
 use crate::cluster::{FailoverKey, MemberName, ReinitRequest, RestartRequest, ScheduledRestart};
 use crate::config::merge;
+use crate::config::parameters::units;
 
 use super::moment::{Moment, NotAMoment};
-use super::units::parse_seconds;
 use super::wire::Answer;
 
 /// A JSON object out of a body. The error page of a bad one is the same for all endpoints.
@@ -105,7 +105,7 @@ fn parse_version(value: &Value) -> Result<String, Answer> {
 
 fn parse_timeout(value: &Value) -> Option<u64> {
     let seconds = match value {
-        Value::Number(_) | Value::String(_) => parse_seconds(&merge::text(value))?,
+        Value::Number(_) | Value::String(_) => units::integer(&merge::text(value), Some("s"))?,
         _ => return None,
     };
     u64::try_from(seconds).ok().filter(|seconds| *seconds > 0)

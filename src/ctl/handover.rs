@@ -8,37 +8,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+pub use crate::api::requests::Handover as Kind;
 use crate::cluster::{ClusterView, FailoverKey, Member, MemberName, Version};
 
 use super::plan::{Answers, Pace, Refusal, Scene, Stop};
 use super::schedule::Schedule;
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Planned, with a leader.
-    Switchover,
-    /// To a named member, with or without a leader.
-    Failover,
-}
-
-impl Kind {
-    /// `switchover` or `failover`: the word in messages and the endpoint's path.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Switchover => "switchover",
-            Self::Failover => "failover",
-        }
-    }
-
-    /// The word at the beginning of a sentence.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Switchover => "Switchover",
-            Self::Failover => "Failover",
-        }
-    }
-}
 
 /// What was asked for on the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,10 +12,11 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::State;
+use crate::cluster::tags::is_truthy;
 use crate::config::{BootstrapConfig, Credentials, Secret};
 
 use super::PgError;
-use super::programs::{Program, is_truthy, options};
+use super::programs::{Program, options};
 use super::site::{Site, describe};
 
 /// Options of `initdb` that are ours to set, or make no sense here.

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::State;
+use crate::cluster::tags::is_truthy;
 
 use super::bootstrap::script_text;
-use super::programs::{Program, is_truthy, options};
+use super::programs::{Program, options};
 use super::removal::remove_data_dir;
 use super::site::Site;
 use super::{ClonePlan, PgError};

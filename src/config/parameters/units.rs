@@ -177,6 +177,15 @@ mod tests {
             ("1mb", Some("kB"), None),
             ("1s", Some("kB"), None),
             ("16 MB", Some("MB"), Some(16)),
+            ("1.5kB", Some("B"), Some(1536)),
+            (".5kB", Some("B"), Some(512)),
+            ("2TB", Some("B"), Some(2 << 40)),
+            ("1kb", Some("B"), None),
+            ("1MB1", Some("B"), None),
+            ("1e999", Some("B"), None),
+            ("1500ms", Some("s"), Some(2)),
+            ("1.5h", Some("s"), Some(5400)),
+            ("5m", Some("s"), None),
             ("99999999999999999999", None, None),
         ];
         for (text, unit, expected) in cases {
