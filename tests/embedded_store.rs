@@ -6,8 +6,12 @@
 mod client;
 #[path = "embedded_store/durability.rs"]
 mod durability;
+#[path = "support/etcd.rs"]
+mod etcd;
 #[path = "embedded_store/etcdctl.rs"]
 mod etcdctl;
+#[path = "support/ground.rs"]
+mod ground;
 #[path = "embedded_store/same_as_etcd.rs"]
 mod same_as_etcd;
 #[path = "embedded_store/support.rs"]

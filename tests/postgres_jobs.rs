@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on has failed and says so")]
 
+#[path = "support/ground.rs"]
+mod ground;
 #[path = "postgres_jobs/rig.rs"]
 mod rig;
+#[path = "support/unprivileged.rs"]
+mod unprivileged;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +20,7 @@ use pgherd::postgres::slots::{self, Situation};
 use pgherd::postgres::{ClonePlan, PgError, bootstrap, clone, crash_recovery, process_tree, rewind, waldump};
 use rig::{Node, PASSWORD, bootstrap_config, cancel};
 use serde_json::json;
+use unprivileged::run;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -23,7 +28,7 @@ const STREAMING: &str = "SELECT count(*) FROM pg_stat_replication WHERE state = 
 
 #[test]
 fn a_new_cluster_gets_its_users() {
-    rig::run("a_new_cluster_gets_its_users", async {
+    run("a_new_cluster_gets_its_users", async {
         let node = Node::new("a", |_| {});
         let script = node.path("script");
         let text = format!(
@@ -71,7 +76,7 @@ fn a_new_cluster_gets_its_users() {
 
 #[test]
 fn a_bad_initdb_option_is_named() {
-    rig::run("a_bad_initdb_option_is_named", async {
+    run("a_bad_initdb_option_is_named", async {
         let node = Node::new("a", |_| {});
         let forbidden = BootstrapConfig { initdb: json!([{"pwfile": "/x"}]), ..bootstrap_config() };
         let error = bootstrap::create(&node.site, &forbidden, &cancel()).await.unwrap_err().to_string();
@@ -87,7 +92,7 @@ fn a_bad_initdb_option_is_named() {
 
 #[test]
 fn a_custom_method_makes_the_cluster() {
-    rig::run("a_custom_method_makes_the_cluster", async {
+    run("a_custom_method_makes_the_cluster", async {
         let node = Node::new("a", |_| {});
         let script = node.path("restore");
         let initdb = node.site.program_path("initdb").display().to_string();
@@ -119,7 +124,7 @@ fn a_custom_method_makes_the_cluster() {
 
 #[test]
 fn a_standby_is_cloned_and_its_slot_kept() {
-    rig::run("a_standby_is_cloned_and_its_slot_kept", async {
+    run("a_standby_is_cloned_and_its_slot_kept", async {
         let a = Node::primary("a", "").await;
         a.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i").await;
         let b = Node::standby("b", &a).await;
@@ -160,7 +165,7 @@ fn a_standby_is_cloned_and_its_slot_kept() {
 
 #[test]
 fn a_logical_slot_is_made_in_its_database() {
-    rig::run("a_logical_slot_is_made_in_its_database", async {
+    run("a_logical_slot_is_made_in_its_database", async {
         let a = Node::primary("a", "wal_level = logical").await;
         a.execute("CREATE DATABASE app").await;
         let connect = |database: String| {
@@ -183,7 +188,7 @@ fn a_logical_slot_is_made_in_its_database() {
 
 #[test]
 fn a_primary_that_was_shut_down_can_follow_its_successor() {
-    rig::run("a_primary_that_was_shut_down_can_follow_its_successor", async {
+    run("a_primary_that_was_shut_down_can_follow_its_successor", async {
         let a = Node::primary("a", "archive_mode = on\narchive_command = 'true'").await;
         let b = Node::standby("b", &a).await;
         a.wait_for(STREAMING, 1).await;
@@ -205,7 +210,7 @@ fn a_primary_that_was_shut_down_can_follow_its_successor() {
 
 #[test]
 fn a_former_primary_with_extra_wal_is_rewound() {
-    rig::run("a_former_primary_with_extra_wal_is_rewound", async {
+    run("a_former_primary_with_extra_wal_is_rewound", async {
         let a = Node::primary("a", "").await;
         a.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS i").await;
         let b = Node::standby("b", &a).await;
@@ -242,7 +247,7 @@ fn a_former_primary_with_extra_wal_is_rewound() {
 
 #[test]
 fn a_crashed_server_is_recovered_archived_and_rewound() {
-    rig::run("a_crashed_server_is_recovered_archived_and_rewound", async {
+    run("a_crashed_server_is_recovered_archived_and_rewound", async {
         let a = Node::primary("a", "").await;
         let archive = a.path("archive");
         std::fs::create_dir(&archive).unwrap();
@@ -276,7 +281,7 @@ fn a_crashed_server_is_recovered_archived_and_rewound() {
 
 #[test]
 fn methods_are_tried_in_order() {
-    rig::run("methods_are_tried_in_order", async {
+    run("methods_are_tried_in_order", async {
         let a = Node::primary("a", "").await;
         let b = Node::new("b", |config| {
             config.create_replica_methods = vec!["broken".to_owned(), "mine".to_owned(), "basebackup".to_owned()];
@@ -305,7 +310,7 @@ fn methods_are_tried_in_order() {
 
 #[test]
 fn a_cancelled_clone_leaves_nothing() {
-    rig::run("a_cancelled_clone_leaves_nothing", async {
+    run("a_cancelled_clone_leaves_nothing", async {
         let a = Node::primary("a", "").await;
         let b = Node::new("b", |config| config.basebackup = json!({"max-rate": "32k", "checkpoint": "fast"}));
         let plan = ClonePlan { source: Some(a.upstream()), basebackup_only: true };
@@ -328,7 +333,7 @@ fn a_cancelled_clone_leaves_nothing() {
 
 #[test]
 fn a_server_that_asks_for_tls_gets_it() {
-    rig::run("a_server_that_asks_for_tls_gets_it", async {
+    run("a_server_that_asks_for_tls_gets_it", async {
         let a = Node::primary("a", "").await;
         let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let (cert, key) = (a.site.data_dir().join("server.crt"), a.site.data_dir().join("server.key"));

@@ -1,7 +1,9 @@
-//! The real server behind the port, on PostgreSQL 15.
+//! The real server behind the port, on real PostgreSQL.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on has failed and says so")]
 
+#[path = "support/ground.rs"]
+mod ground;
 #[path = "postgres_server/rig.rs"]
 mod rig;
 #[path = "support/unprivileged.rs"]

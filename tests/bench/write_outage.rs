@@ -6,6 +6,8 @@
 #![allow(clippy::disallowed_methods, reason = "processes live by the real clock")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its table and its progress")]
 
+#[path = "../support/ground.rs"]
+mod ground;
 #[path = "../e2e/harness.rs"]
 #[allow(dead_code, reason = "shared with the stories")]
 mod harness;

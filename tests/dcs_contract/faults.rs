@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::backend::{config, object};
 use crate::cases_wakes::Sleeper;
-use crate::etcd::{Server, free_port, is_etcd_installed};
+use crate::etcd::{Server, is_etcd_installed};
+use crate::ground::free_port;
 use crate::proxy::{Mode, Proxy};
 
 const TIMING: Timing =

@@ -5,6 +5,8 @@
 
 #[path = "../support/etcd.rs"]
 mod etcd;
+#[path = "../support/ground.rs"]
+mod ground;
 
 mod backend;
 mod cases;

@@ -2,7 +2,6 @@
 //! starts dies with it, also when a test panics.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -48,10 +47,7 @@ pub struct Cluster {
     dynamic: Value,
 }
 
-/// A port that is free now. Kept apart from the ephemeral range by the kernel handing out different ones each time.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
+pub use crate::ground::free_port;
 
 fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
@@ -81,16 +77,7 @@ pub fn venv(program: &str) -> PathBuf {
 }
 
 pub fn pg_bin() -> PathBuf {
-    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-        .expect("PostgreSQL is installed: run .ci/setup test")
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let major = path.file_name()?.to_str()?.parse().ok()?;
-            path.join("bin/postgres").exists().then(|| (major, path.join("bin")))
-        })
-        .collect();
-    found.sort();
-    found.pop().expect("PostgreSQL is installed: run .ci/setup test").1
+    crate::ground::postgres_programs().expect("PostgreSQL is installed: run .ci/setup test")
 }
 
 impl Cluster {

@@ -4,6 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "processes live by the real clock")]
 
 mod commands;
+#[path = "../support/ground.rs"]
+mod ground;
 #[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
 mod peers;

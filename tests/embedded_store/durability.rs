@@ -10,7 +10,8 @@ use etcd_client::{Client, GetOptions, PutOptions};
 use tempfile::tempdir;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{Dice, LIMIT, Program, connect, free_port, within};
+use crate::ground::free_port;
+use crate::support::{Dice, LIMIT, Program, connect, within};
 
 /// Rounds of writing and killing.
 const ROUNDS: usize = 25;

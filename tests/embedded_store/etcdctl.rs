@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 use tempfile::tempdir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::support::{Program, connect, free_port, has_program, within};
+use crate::ground::{free_port, program};
+use crate::support::{Program, connect, within};
 
 struct Tool {
     endpoint: String,
@@ -48,9 +49,7 @@ impl Tool {
 }
 
 async fn start(dir: &std::path::Path) -> Option<(Program, Tool)> {
-    if !has_program("etcdctl") {
-        return None;
-    }
+    program("etcdctl", "etcd-client")?;
     let store = Program::store(dir, free_port());
     connect(store.address).await;
     let tool = Tool { endpoint: store.address.to_string() };

@@ -10,7 +10,8 @@ use etcd_client::{
 };
 use tempfile::tempdir;
 
-use crate::support::{Dice, InProcess, Program, connect, within};
+use crate::etcd::{Server, is_etcd_installed};
+use crate::support::{Dice, InProcess, connect, within};
 
 const REQUESTS: usize = 1500;
 const KEYS: [&str; 5] = ["a", "ab", "b", "c", "d"];
@@ -213,9 +214,12 @@ async fn heard(stream: &mut WatchStream, until: i64) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_and_events_are_etcds() {
     let dir = tempdir().unwrap();
-    let Some(etcd) = Program::etcd(&dir.path().join("etcd")) else { return };
-    let ours = InProcess::start(&dir.path().join("ours")).await;
-    let (mut theirs, mut ours) = (connect(etcd.address).await, ours.client().await);
+    if !is_etcd_installed() {
+        return;
+    }
+    let etcd = Server::etcd(&[]);
+    let ours = InProcess::start(dir.path()).await;
+    let (mut theirs, mut ours) = (connect(etcd.address().parse().unwrap()).await, ours.client().await);
     let everything = || Some(WatchOptions::new().with_all_keys().with_prev_key());
     let mut their_events = theirs.watch("", everything()).await.unwrap();
     let mut our_events = ours.watch("", everything()).await.unwrap();

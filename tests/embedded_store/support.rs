@@ -21,11 +21,6 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(LIMIT, future).await.expect("took too long")
 }
 
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 /// A client that has had an answer.
 pub(crate) async fn connect(address: SocketAddr) -> Client {
     let deadline = Instant::now() + LIMIT;
@@ -93,27 +88,6 @@ impl Program {
         Self { child, address }
     }
 
-    /// A real etcd; `None`, said aloud, where there is none.
-    pub(crate) fn etcd(dir: &Path) -> Option<Self> {
-        if !has_program("etcd") {
-            return None;
-        }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        let (client, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()));
-        let child = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(dir)
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Some(Self { child, address })
-    }
-
     /// `kill -9`, and waits for the end.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
@@ -125,16 +99,6 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Whether a program can be run. Where nothing may be skipped (`PGHERD_TEST_NO_SKIP`), it must.
-pub(crate) fn has_program(name: &str) -> bool {
-    let found = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    assert!(found || std::env::var_os("PGHERD_TEST_NO_SKIP").is_none(), "{name} is missing");
-    if !found {
-        eprintln!("SKIPPED: {name} is not installed");
-    }
-    found
 }
 
 /// Numbers that look random and come again with the same seed.

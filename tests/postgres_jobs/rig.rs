@@ -1,9 +1,7 @@
 //! Two real servers in temporary directories. Everything here is started by the user `postgres`: PostgreSQL refuses
 //! to run as root, so a test that runs as root runs itself again.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,32 +13,10 @@ use pgherd::postgres::{ClonePlan, bootstrap, clone};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::ground::{free_port, postgres_programs};
+
 /// A password with everything that could break quoting.
 pub(crate) const PASSWORD: &str = "p'a$$s\\w\"o:rd";
-
-/// Runs a test of this binary, as user `postgres` if we are root.
-pub(crate) fn run(name: &str, test: impl Future<Output = ()>) {
-    if !Path::new("/usr/lib/postgresql/15/bin/postgres").exists() {
-        assert!(std::env::var_os("CI").is_none(), "PostgreSQL 15 is not installed");
-        eprintln!("SKIPPED {name}: PostgreSQL 15 is not installed");
-        return;
-    }
-    if nix::unistd::geteuid().is_root() {
-        let exe = std::env::current_exe().unwrap();
-        let status = Command::new("setpriv")
-            .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
-            .arg(exe)
-            .args([name, "--exact", "--nocapture"])
-            .env("HOME", "/tmp")
-            .status()
-            .unwrap();
-        assert!(status.success(), "{name} failed as user postgres");
-        return;
-    }
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(async {
-        tokio::time::timeout(Duration::from_secs(180), test).await.expect("the test did not end");
-    });
-}
 
 /// One server.
 pub(crate) struct Node {
@@ -61,7 +37,7 @@ fn user(name: &str) -> Credentials {
 }
 
 fn config(name: &str, root: &Path) -> PostgresConfig {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let data_dir = root.join("data").display().to_string();
     PostgresConfig {
         name: MemberName::from(name),
@@ -73,7 +49,7 @@ fn config(name: &str, root: &Path) -> PostgresConfig {
         config_dir: data_dir.clone(),
         data_dir,
         config_base_name: "postgresql".to_owned(),
-        bin_dir: "/usr/lib/postgresql/15/bin".to_owned(),
+        bin_dir: postgres_programs().unwrap().to_string_lossy().into_owned(),
         bin_name: Default::default(),
         database: "postgres".to_owned(),
         pgpass: Some(root.join("pgpass").display().to_string()),

@@ -1,6 +1,5 @@
 //! Servers in temporary directories, and conditions waited for with a deadline.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,8 @@ use pgherd::postgres::{ClonePlan, Look, Postgres, Recovery, StartPlan, Started, 
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::ground::free_port;
 
 /// Whatever a test waits for comes within this time.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -56,7 +57,7 @@ fn parameters() -> Vec<(&'static str, &'static str)> {
 }
 
 fn config(name: &str, root: &std::path::Path) -> PostgresConfig {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let data_dir = root.join("data").display().to_string();
     let mut parameters: std::collections::BTreeMap<String, String> =
         parameters().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();

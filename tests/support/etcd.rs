@@ -2,9 +2,8 @@
 //! when it goes out of scope, also by a panic.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary takes what it needs")]
-#![allow(clippy::print_stderr, reason = "a skipped test must be seen")]
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,28 +12,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// Set by CI: a test that would be skipped because a program is missing fails instead.
-pub const NO_SKIP: &str = "PGHERD_TEST_NO_SKIP";
+use crate::ground::{free_port, program};
 
 /// Whether tests that need etcd can run; says so loudly when they cannot.
 pub fn is_etcd_installed() -> bool {
-    let found = find_etcd().is_some();
-    if !found {
-        assert!(std::env::var_os(NO_SKIP).is_none(), "etcd is not installed and {NO_SKIP} is set");
-        eprintln!("SKIPPED: etcd is not installed (apt-get install etcd-server)");
-    }
-    found
+    find_etcd().is_some()
 }
 
 fn find_etcd() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join("etcd")).find(|file| file.is_file())
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    program("etcd", "etcd-server")
 }
 
 /// A store process.
