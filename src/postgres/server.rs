@@ -26,7 +26,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{ControlData, DataDir, HistoryLine, InstanceState, PendingValue, Role, State, Timeline, Upstream};
+use crate::cluster::{ControlData, HistoryLine, InstanceState, PendingValue, Role, State, Timeline, Upstream};
 use crate::config::{BootstrapConfig, PostgresConfig};
 
 use super::callbacks::Callbacks;
@@ -92,7 +92,8 @@ struct Known {
     /// Control data with the time and size of the file it was read from.
     control: Option<((SystemTime, u64), ControlData)>,
     has_rewind_program: Option<(PathBuf, bool)>,
-    data_dir: Option<DataDir>,
+    /// The files as last seen.
+    files: Option<look::Files>,
 }
 
 /// While it lives, a job owns the state word.

@@ -18,7 +18,8 @@ use crate::postgres::{Look, control_data, data_dir, version};
 use super::{Inner, settings};
 
 /// What the files and the process table say.
-struct Files {
+#[derive(Clone)]
+pub(super) struct Files {
     data_dir: DataDir,
     is_recovery_configured: bool,
     has_backup_label: bool,
@@ -61,10 +62,9 @@ fn next_state(present: State, seen: Seen) -> State {
 pub(super) async fn look(inner: &Arc<Inner>, ask: &Look) -> InstanceState {
     let deadline = Instant::now() + ask.budget;
     let mut found = InstanceState::default();
-    let Some(files) = look_at_files(inner, deadline).await else {
-        // The disk hangs. The process table is in memory; the directory is what it was when we last saw it.
-        let silent = || DataDir::Inaccessible("no answer from the file system".to_owned());
-        found.data_dir = inner.known().data_dir.clone().unwrap_or_else(silent);
+    // Half of the time, so that a disk that hangs does not keep us from asking the server.
+    let Some(files) = look_at_files(inner, ask.budget / 2).await else {
+        found.data_dir = DataDir::Inaccessible("no answer from the file system".to_owned());
         found.is_postmaster_alive = inner.site.postmaster.living().is_some();
         found.state = Some(inner.site.state().0);
         return found;
@@ -99,7 +99,8 @@ pub(super) async fn look(inner: &Arc<Inner>, ask: &Look) -> InstanceState {
     found
 }
 
-async fn look_at_files(inner: &Arc<Inner>, deadline: Instant) -> Option<Files> {
+/// While the disk does not answer, the files are what they were when it last did; the process table is in memory.
+async fn look_at_files(inner: &Arc<Inner>, limit: Duration) -> Option<Files> {
     let here = Arc::clone(inner);
     let looked = tokio::task::spawn_blocking(move || {
         let directory = here.site.data_dir();
@@ -122,13 +123,18 @@ async fn look_at_files(inner: &Arc<Inner>, deadline: Instant) -> Option<Files> {
             control_stamp,
         }
     });
-    timeout_at(deadline, looked).await.ok()?.ok()
+    if let Ok(Ok(files)) = timeout(limit, looked).await {
+        return Some(files);
+    }
+    tracing::warn!("the file system of the data directory did not answer within {limit:?}");
+    let last = inner.known().files.clone()?;
+    Some(Files { postmaster: inner.site.postmaster.living(), pid_file: None, ..last })
 }
 
 /// A postmaster not seen before: what was known of the one before is forgotten, and the watcher takes it on.
 fn notice(inner: &Inner, files: &Files) {
     let mut known = inner.known();
-    known.data_dir = Some(files.data_dir.clone());
+    known.files = Some(files.clone());
     if files.postmaster.is_none() || files.postmaster == known.postmaster {
         return;
     }
