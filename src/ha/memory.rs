@@ -56,6 +56,8 @@ pub struct Memory {
     pub is_sync_released: bool,
     /// `synchronous_standby_names` as last seen.
     pub sync_names_seen: Option<String>,
+    /// When that value was first seen, monotonic.
+    pub sync_names_since_ms: u64,
     /// Our position when that value was first seen: standbys that have it are confirmed.
     pub sync_confirmed_from: Lsn,
     /// Standbys, in lower case, that the server waits for and that have confirmed.

@@ -16,8 +16,11 @@ use super::quorum::{self, Names, Transition};
 /// What stands in `synchronous_standby_names` when commits must block because nobody can acknowledge them.
 pub const PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
 
-/// How soon the server is looked at again after its list of standbys was changed.
-const LOOK_AGAIN_MS: u64 = 100;
+/// How long a changed `synchronous_standby_names` is given to reach every process of the server before `/sync` relies
+/// on it. The processes take a reload over one by one, and the view that shows a standby as synchronous does so by the
+/// asking session's own settings: until the checkpointer and the WAL senders have them, a commit may still be
+/// acknowledged by the old rule.
+const SETTLE_MS: u64 = 2_000;
 
 /// `synchronous_standby_names`, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -139,7 +142,7 @@ fn set_names(cx: &mut Context<'_>, wanted: &StandbyNames) -> Option<Flow> {
     let text = wanted.write();
     cx.info(format!("Assigning synchronous_standby_names to {}", text.as_deref().unwrap_or("''")));
     cx.step(Step::SetSyncNames(text));
-    cx.wake_within(LOOK_AGAIN_MS);
+    cx.wake_within(1);
     None
 }
 
@@ -151,13 +154,20 @@ fn keep(cx: &mut Context<'_>) -> Option<Flow> {
         // Whoever is confirmed from here on has everything up to this moment.
         cx.memory.sync_names_seen = Some(text);
         cx.memory.sync_confirmed_from = monitor.flush_lsn;
+        cx.memory.sync_names_since_ms = cx.now();
         cx.memory.sync_ready.retain(|name| present.names.contains(name));
     }
     let is_quorum = cx.settings().synchronous_mode == SynchronousMode::Quorum;
     let candidates = candidates(cx);
-    mark_ready(cx, &candidates, &present, is_quorum);
+    let settled = settles_in(cx) == 0;
+    mark_ready(cx, &candidates, &present, settled);
     let active = choose(cx, &candidates, is_quorum);
     if is_quorum { by_quorum(cx, &active, &present) } else { by_priority(cx, &active, &present) }
+}
+
+/// Milliseconds until the present `synchronous_standby_names` counts as taken over by the whole server.
+fn settles_in(cx: &Context<'_>) -> u64 {
+    (cx.memory.sync_names_since_ms + SETTLE_MS).saturating_sub(cx.now())
 }
 
 /// Streaming standbys that are members in good standing, best first.
@@ -211,17 +221,15 @@ fn cascades(cx: &Context<'_>, from: Option<&str>) -> bool {
     false
 }
 
-/// A standby is ready once the server waits for it and it has confirmed what was written before that began.
-fn mark_ready(cx: &mut Context<'_>, candidates: &[Candidate], present: &StandbyNames, is_quorum: bool) {
+/// A standby is ready once the whole server waits for it and it has confirmed what was written before that began; one
+/// that stands in `/sync` was ready when it was put there.
+fn mark_ready(cx: &mut Context<'_>, candidates: &[Candidate], present: &StandbyNames, settled: bool) {
     let Some(view) = cx.view() else { return };
+    let state = if present.is_quorum { "quorum" } else { "sync" };
     for candidate in candidates {
         let name = candidate.name.to_lowercase();
-        if !present.names.contains(&name) {
-            continue;
-        }
-        let waited_for = if is_quorum { candidate.sync_state == "quorum" } else { candidate.sync_state == "sync" };
-        let has_everything = candidate.lsn >= cx.memory.sync_confirmed_from;
-        if view.sync.matches(&candidate.name) || (waited_for && has_everything) {
+        let confirms = settled && candidate.sync_state == state && candidate.lsn >= cx.memory.sync_confirmed_from;
+        if present.names.contains(&name) && (confirms || view.sync.matches(&candidate.name)) {
             cx.memory.sync_ready.insert(name);
         }
     }
@@ -289,7 +297,7 @@ fn by_priority(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNam
         return write(cx, SyncState { leader: Some(me), voters: names, ..SyncState::default() });
     }
     if wanted.names != allowed {
-        cx.wake_within(LOOK_AGAIN_MS);
+        cx.wake_within(settles_in(cx).max(100));
     }
     None
 }
@@ -343,7 +351,11 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
         }
         None => None,
         Some(Transition::Restart) => {
-            cx.wake_within(LOOK_AGAIN_MS);
+            cx.wake_within(settles_in(cx).max(100));
+            None
+        }
+        Some(Transition::Quorum { .. }) if settles_in(cx) > 0 => {
+            cx.wake_within(settles_in(cx));
             None
         }
         Some(Transition::Sync { numsync, names }) => {
