@@ -5,6 +5,8 @@
 //! error, never a panic, and every call has a limit.
 
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -78,11 +80,25 @@ impl Target {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// An open replication connection. Dropping it closes it.
+/// `Terminate`: the type, and the length of nothing but itself.
+const FAREWELL: &[u8] = b"X\0\0\0\x04";
+
+/// An open replication connection. Dropping it says goodbye and closes it: a server that loses a connection without a
+/// word writes that to its log as an error.
 pub struct Replication {
     stream: Box<dyn Stream>,
     buffer: BytesMut,
     limit: Duration,
+}
+
+impl Drop for Replication {
+    fn drop(&mut self) {
+        // One attempt and no waiting: five bytes fit unless the connection is in trouble, and then nobody listens.
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(_)) = Pin::new(&mut self.stream).poll_write(&mut context, FAREWELL) {
+            let _ = Pin::new(&mut self.stream).poll_flush(&mut context);
+        }
+    }
 }
 
 fn broken(what: impl std::fmt::Display) -> PgError {

@@ -158,3 +158,12 @@ proptest! {
         let _ = parse_history(&text);
     }
 }
+
+#[tokio::test]
+async fn a_connection_is_not_broken_off_without_a_word() {
+    let (ours, mut theirs) = duplex(64);
+    drop(Replication { stream: Box::new(ours), buffer: BytesMut::new(), limit: Duration::from_secs(5) });
+    let mut heard = Vec::new();
+    theirs.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, message(b'X', b""));
+}
