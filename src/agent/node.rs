@@ -21,8 +21,11 @@ use super::ports::Ports;
 /// A status query takes no longer.
 const LIVE_BUDGET: Duration = Duration::from_secs(2);
 
+/// A server that did not answer a status query is asked again for so long.
+const RETRY_FOR: Duration = Duration::from_secs(1);
+
 /// Between two tries of a status query.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The loop's board and ports, as the API's port.
 pub(super) struct AgentNode {
@@ -79,12 +82,17 @@ impl api::Node for AgentNode {
     }
 
     async fn live(&self, retry: bool) -> Option<Live> {
-        match self.ask_server().await {
-            None if retry => {
-                tokio::time::sleep(RETRY_PAUSE).await;
-                self.ask_server().await
+        let give_up = Instant::now() + RETRY_FOR;
+        loop {
+            let answer = self.ask_server().await;
+            if answer.is_some() || !retry || Instant::now() >= give_up {
+                return answer;
             }
-            answer => answer,
+            tokio::time::sleep(RETRY_PAUSE).await;
+            // A server that is being stopped does not come back, and members that would take over wait for this answer.
+            if !api::can_be_asked(&self.facts()) {
+                return None;
+            }
         }
     }
 

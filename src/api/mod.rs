@@ -26,4 +26,4 @@ pub use access::Settings;
 pub use client::{Client, ClientError, HttpAnswer, NodeStatus};
 pub use node::{Command, FailsafePing, Live, Node, NodeFacts, Reply};
 pub use server::{Limits, Server, bind, serve};
-pub use status::cluster_answer;
+pub use status::{can_be_asked, cluster_answer};
