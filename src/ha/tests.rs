@@ -403,6 +403,22 @@ fn a_crashed_former_leader_is_recovered_then_compared_before_it_streams() {
 }
 
 #[test]
+fn a_server_stopped_on_purpose_is_no_failure() {
+    let view = cluster().leader("b").member_field("b", "role", json!("primary")).build();
+    let same: fn(&mut Done) = |done| done.divergence = Some(crate::cluster::Divergence::Consistent);
+    for (role, word, warns) in
+        [(Role::Demoted, "starting as a secondary", false), (Role::Replica, "restarting after failure", true)]
+    {
+        let mut scene = scene("a", view.clone()).stopped("shut down").remembering(|memory| memory.role = Some(role));
+        let first = scene.decide();
+        assert_eq!(first.notes.iter().any(|note| note.level == Level::Warning), warns, "{:?}", first.notes);
+        let decision = scene.play(&[same]);
+        assert_eq!(decision.reason.to_string(), "starting as a secondary");
+        assert_eq!(task_of(&decision).map(Task::action).as_deref(), Some(word));
+    }
+}
+
+#[test]
 fn rewinding_waits_for_the_new_leaders_checkpoint() {
     let view = cluster()
         .leader("b")

@@ -33,7 +33,9 @@ pub(in crate::ha) fn down(cx: &mut Context<'_>) -> Option<Flow> {
     if cx.is_alive() {
         return None;
     }
-    cx.warn("Postgresql is not running.");
+    if !is_expected(cx) {
+        cx.warn("Postgresql is not running.");
+    }
     if let Some(until) = cx.memory.hold_until_ms.filter(|until| cx.now() < *until) {
         cx.wake_within(until.saturating_sub(cx.now()));
         return Flow::end(Line::FailedToStart);
@@ -52,6 +54,11 @@ pub(in crate::ha) fn down(cx: &mut Context<'_>) -> Option<Flow> {
         return Some(flow);
     }
     bring_back(cx)
+}
+
+/// A former leader that has just been stopped to make way, and a clone that never ran, are no failures.
+fn is_expected(cx: &Context<'_>) -> bool {
+    cx.memory.is_fresh_clone || cx.role() == Some(Role::Demoted)
 }
 
 /// A primary that crashed under its own lock: start it again, or fail over at once if so configured.
@@ -135,11 +142,7 @@ fn bring_back(cx: &mut Context<'_>) -> Option<Flow> {
 }
 
 fn start(cx: &mut Context<'_>, upstream: Option<crate::cluster::Upstream>, role: Role) {
+    let action = if is_expected(cx) { "starting as a secondary" } else { "restarting after failure" };
     cx.memory.is_recovering = true;
-    cx.begin(Task::Start {
-        action: "restarting after failure".into(),
-        recovery: Recovery::Standby(upstream),
-        role,
-        timeout_ms: None,
-    });
+    cx.begin(Task::Start { action: action.into(), recovery: Recovery::Standby(upstream), role, timeout_ms: None });
 }
