@@ -185,3 +185,48 @@ async fn an_empty_member_is_cloned_and_a_deleted_replica_is_cloned_again() {
     cluster.start(replica);
     cluster.wait_healthy(LONG).await;
 }
+
+/// Waits until a standby may be elected without losing what was acknowledged.
+async fn wait_synchronous(cluster: &Cluster) {
+    let give_up = Instant::now() + LONG;
+    loop {
+        let leader = cluster.wait_leader(LONG, |_| true).await;
+        let view = cluster.get(leader, "/cluster").await.map(|(_, body)| body).unwrap_or_default();
+        if view.contains("sync_standby") || view.contains("quorum_standby") {
+            return;
+        }
+        assert!(Instant::now() < give_up, "no synchronous standby\n{}", cluster.dump());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The leader dies with its agent, again and again, under a writer.
+async fn acknowledged_rows_survive(mode: serde_json::Value) {
+    let mut settings = settings();
+    settings["synchronous_mode"] = mode;
+    let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings).await;
+    wait_synchronous(&cluster).await;
+    let writer = Writer::start(&cluster).await;
+    for _ in 0..2 {
+        writer.wait_acknowledged_after(Instant::now(), LONG).await;
+        let leader = cluster.leader().await.unwrap();
+        cluster.kill_agent(leader);
+        cluster.kill_postmaster(leader);
+        cluster.wait_leader(LONG, |now| now != leader).await;
+        writer.wait_acknowledged_after(Instant::now(), LONG).await;
+        cluster.start(leader);
+        cluster.wait_healthy(LONG).await;
+        wait_synchronous(&cluster).await;
+    }
+    assert_nothing_lost(&cluster, writer.finish().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn synchronous_mode_loses_no_acknowledged_row() {
+    acknowledged_rows_survive(json!(true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quorum_commit_loses_no_acknowledged_row() {
+    acknowledged_rows_survive(json!("quorum")).await;
+}
