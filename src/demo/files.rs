@@ -148,6 +148,7 @@ mod tests {
             members: (1..=3).map(member).collect(),
             superuser_password: "aa".to_owned(),
             replication_password: "bb".to_owned(),
+            has_run: false,
         }
     }
 

@@ -94,7 +94,7 @@ impl Events {
         let (due, later): (Vec<_>, Vec<_>) = self.due.drain(..).partition(|(at, _)| *at <= Instant::now());
         self.due = later;
         for (_, i) in due {
-            let name = if i == 0 { "store" } else { &herd.plan.members[i - 1].name };
+            let name = if i == 0 { "the store" } else { &herd.plan.members[i - 1].name };
             let name = name.to_owned();
             match herd.start_again(i) {
                 Ok(()) => self.add(&format!("{name} is started again")),

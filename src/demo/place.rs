@@ -137,17 +137,21 @@ impl Place {
 
     /// Removes the cluster: exactly what a demo makes, and nothing else that may lie here.
     pub(super) fn clear(&self) -> Result<(), DemoError> {
-        let dirs = NAMES.iter().map(|name| self.member(name)).chain([self.store(), self.logs()]).chain(self.sockets());
-        let files = NAMES.iter().map(|name| self.config(name)).chain([self.ctl(), self.pgpass(), self.plan()]);
-        let failed = |path: &Path, error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => Ok(()),
-            _ => Err(DemoError::new(format!("cannot remove {}", path.display())).because(error)),
-        };
-        for dir in dirs {
-            fs::remove_dir_all(&dir).or_else(|error| failed(&dir, error))?;
+        self.clear_data()?;
+        for dir in [self.logs()].into_iter().chain(self.sockets()) {
+            absent(&dir, fs::remove_dir_all(&dir))?;
         }
+        let files = NAMES.iter().map(|name| self.config(name)).chain([self.ctl(), self.pgpass(), self.plan()]);
         for file in files {
-            fs::remove_file(&file).or_else(|error| failed(&file, error))?;
+            absent(&file, fs::remove_file(&file))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what the store and the members keep.
+    pub(super) fn clear_data(&self) -> Result<(), DemoError> {
+        for dir in NAMES.iter().map(|name| self.member(name)).chain([self.store()]) {
+            absent(&dir, fs::remove_dir_all(&dir))?;
         }
         Ok(())
     }
@@ -163,6 +167,16 @@ impl Place {
             Ok(())
         };
         attempt().map_err(|error| DemoError::new(format!("cannot write {}", path.display())).because(error))
+    }
+}
+
+/// What a removal came to; what was not there needs none.
+fn absent(path: &Path, removed: std::io::Result<()>) -> Result<(), DemoError> {
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(DemoError::new(format!("cannot remove {}", path.display())).because(error))
+        }
+        _ => Ok(()),
     }
 }
 

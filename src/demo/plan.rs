@@ -44,6 +44,9 @@ pub(super) struct Plan {
     pub superuser_password: String,
     /// Password of `replicator`.
     pub replication_password: String,
+    /// The cluster has been up once. What an earlier attempt left of another one is not worth resuming.
+    #[serde(default)]
+    pub has_run: bool,
 }
 
 /// A plan, and how it came about.
@@ -71,12 +74,17 @@ impl Plan {
             None => (Self::make(place.dir(), programs)?, false, true),
             Some(mut plan) => {
                 plan.check_programs(place)?;
+                if !plan.has_run {
+                    place.clear_data()?;
+                    notes.push("an earlier run ended before the cluster was up: its data is removed".to_owned());
+                }
                 let taken = plan.ports().find(|port| !is_free(*port));
                 if let Some(port) = taken {
                     plan.move_to(free_block(place.dir())?);
                     notes.push(format!("port {port} is taken by another program: the cluster moves to other ports"));
                 }
-                (plan, true, taken.is_some())
+                let is_resumed = plan.has_run;
+                (plan, is_resumed, taken.is_some())
             }
         };
         place.furnish()?;
@@ -85,9 +93,20 @@ impl Plan {
                 place.write(&path, &text, mode)?;
             }
         }
-        let text = serde_json::to_string_pretty(&plan).map_err(|error| DemoError::new("the plan").because(error))?;
-        place.write(&path, &(text + "\n"), 0o600)?;
+        plan.save(place)?;
         Ok(Made { plan, is_resumed, notes })
+    }
+
+    /// Remembers that the cluster is worth keeping.
+    pub(super) fn mark_as_run(&self, place: &Place) -> Result<(), DemoError> {
+        Self { has_run: true, ..self.clone() }.save(place)
+    }
+
+    fn save(&self, place: &Place) -> Result<(), DemoError> {
+        let path = place.plan();
+        let failed = |error| DemoError::new(format!("cannot write {}", path.display())).because(error);
+        let text = serde_json::to_string_pretty(self).map_err(|error: serde_json::Error| failed(error))?;
+        place.write(&path, &(text + "\n"), 0o600)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, DemoError> {
@@ -104,6 +123,7 @@ impl Plan {
             members: NAMES.map(|name| MemberPlan { name: name.to_owned(), port: 0, api_port: 0 }).into(),
             superuser_password: password()?,
             replication_password: password()?,
+            has_run: false,
         };
         plan.move_to(free_block(dir)?);
         Ok(plan)
@@ -181,13 +201,28 @@ mod tests {
         let place = Place::claim(dir.path()).unwrap();
         let first = Plan::resume_or_make(&place, &programs(bin.path())).unwrap();
         assert!(!first.is_resumed);
+        first.plan.mark_as_run(&place).unwrap();
         fs::write(place.config("herd2"), "# mine\n").unwrap();
         fs::remove_file(place.ctl()).unwrap();
         let second = Plan::resume_or_make(&place, &programs(bin.path())).unwrap();
         assert!(second.is_resumed && second.notes.is_empty());
-        assert_eq!(first.plan, second.plan);
+        assert_eq!(Plan { has_run: true, ..first.plan }, second.plan);
         assert_eq!(fs::read_to_string(place.config("herd2")).unwrap(), "# mine\n");
         assert!(place.ctl().exists());
+    }
+
+    #[test]
+    fn what_never_ran_is_made_anew_with_the_same_settings() {
+        let (dir, bin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let place = Place::claim(dir.path()).unwrap();
+        let first = Plan::resume_or_make(&place, &programs(bin.path())).unwrap();
+        fs::create_dir(place.data("herd1")).unwrap();
+        fs::write(place.config("herd1"), "# mine\n").unwrap();
+        let second = Plan::resume_or_make(&place, &programs(bin.path())).unwrap();
+        assert!(!second.is_resumed && second.notes.len() == 1);
+        assert_eq!(first.plan, second.plan);
+        assert!(!place.data("herd1").exists() && place.member("herd1").exists());
+        assert_eq!(fs::read_to_string(place.config("herd1")).unwrap(), "# mine\n");
     }
 
     #[test]
@@ -195,6 +230,7 @@ mod tests {
         let (dir, bin) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let place = Place::claim(dir.path()).unwrap();
         let first = Plan::resume_or_make(&place, &programs(bin.path())).unwrap().plan;
+        first.mark_as_run(&place).unwrap();
         let _taken = TcpListener::bind(("127.0.0.1", first.members[1].port)).unwrap();
         let second = Plan::resume_or_make(&place, &programs(bin.path())).unwrap();
         assert_ne!(first.store_port, second.plan.store_port);

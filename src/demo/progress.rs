@@ -28,7 +28,10 @@ pub(super) async fn bring_up(herd: &mut Herd) -> Result<usize, DemoError> {
     loop {
         herd.check()?;
         let why = match herd.eyes.leader_of(&everyone).await {
-            Ok(leader) => return Ok(leader),
+            Ok(leader) => {
+                herd.plan.mark_as_run(&herd.place)?;
+                return Ok(leader);
+            }
             Err(why) => why,
         };
         if let Ok(view) = herd.eyes.view().await {
