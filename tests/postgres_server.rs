@@ -321,6 +321,29 @@ fn a_stop_that_takes_too_long_is_enforced() {
     });
 }
 
+/// A server ignores orders until it has come to handling them; an order in that moment must not be lost.
+#[test]
+fn a_stop_in_the_first_moment_of_a_start_ends_it() {
+    run("a_stop_in_the_first_moment_of_a_start_ends_it", async {
+        let node = Node::primary("a", |_| {}).await;
+        node.server.stop(&fast(), None, &never()).await.unwrap();
+        for _ in 0..5 {
+            let cancel = CancellationToken::new();
+            let plan = StartPlan { recovery: Recovery::None, role: Role::Primary, timeout: None };
+            let start = node.server.start(&plan, &cancel);
+            let spawned = async {
+                while !node.look().await.is_postmaster_alive {}
+                cancel.cancel();
+            };
+            let (started, ()) = tokio::join!(start, spawned);
+            drop(started);
+            let stop = async { node.server.stop(&fast(), None, &never()).await };
+            timeout(DEADLINE, stop).await.expect("the server ends").unwrap();
+            assert!(!node.look().await.is_postmaster_alive);
+        }
+    });
+}
+
 #[test]
 fn starts_that_fail_say_why() {
     run("starts_that_fail_say_why", async {

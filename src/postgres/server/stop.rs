@@ -19,6 +19,10 @@ use super::{CHECKPOINT_LIMIT, Inner, blocking};
 /// How often the control file is read.
 const TICK: Duration = Duration::from_millis(10);
 
+/// How often the order is repeated. A shell starts the server with SIGINT and SIGQUIT ignored, and until the server has
+/// set its own handlers an order is lost. One that it has heard already changes nothing.
+const REPEAT: Duration = Duration::from_millis(200);
+
 /// After SIGKILL only the kernel can still hold a process.
 const KILLED_LIMIT: Duration = Duration::from_secs(10);
 
@@ -157,7 +161,11 @@ impl Stopping<'_> {
     async fn wait(&mut self, plan: &StopPlan, cancel: &CancellationToken) -> Result<(), PgError> {
         let ended = self.postmaster.ended();
         tokio::pin!(ended);
-        let mut next = if plan.mode == StopMode::Fast { Signal::SIGQUIT } else { Signal::SIGKILL };
+        let (mut given, mut next) = match plan.mode {
+            StopMode::Fast => (Signal::SIGINT, Signal::SIGQUIT),
+            StopMode::Immediate => (Signal::SIGQUIT, Signal::SIGKILL),
+        };
+        let mut repeat = Instant::now() + REPEAT;
         let mut until = plan.timeout.map(|limit| Instant::now() + limit);
         loop {
             let overdue = async {
@@ -176,10 +184,14 @@ impl Stopping<'_> {
                     }
                     tracing::warn!("Timeout during postmaster stop, aborting Postgres.");
                     self.signal(next)?;
-                    next = Signal::SIGKILL;
+                    (given, next) = (next, Signal::SIGKILL);
                     until = plan.timeout.map(|limit| Instant::now() + limit);
                 }
                 () = tokio::time::sleep(TICK) => {
+                    if Instant::now() >= repeat {
+                        self.signal(given)?;
+                        repeat = Instant::now() + REPEAT;
+                    }
                     if self.may_tell && state_word(self.inner) == Some(ClusterState::ShutDown) {
                         self.tell().await;
                     }
