@@ -20,8 +20,8 @@ use super::stop::Stop;
 /// The store listens after this long at the latest.
 const STORE_LIMIT: Duration = Duration::from_secs(20);
 
-/// All agents have ended after this long, or are killed.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// The replicas have ended after this long, or are killed; then the leader has as long again.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// The store has ended after this long, or is killed.
 const STORE_STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -137,12 +137,12 @@ impl Herd {
     /// ends hands over to it, and the cluster would change its leader on every stop.
     pub(super) async fn stop(&mut self, stop: &Stop) -> Vec<String> {
         let mut remarks = Vec::new();
-        let limit = Instant::now() + STOP_LIMIT;
         let leader = self.leader_now().await;
         let is_leader = |child: &Child| leader.as_deref() == Some(&child.name);
         let (leaders, replicas): (Vec<_>, Vec<_>) = self.agents.iter_mut().partition(|child| is_leader(child));
-        end(replicas, limit, stop, &mut remarks).await;
-        end(leaders, limit, stop, &mut remarks).await;
+        for group in [replicas, leaders] {
+            end(group, Instant::now() + STOP_LIMIT, stop, &mut remarks).await;
+        }
         remarks.extend(leftovers::end_servers(&self.place, stop).await);
         end(vec![&mut self.store], Instant::now() + STORE_STOP_LIMIT, stop, &mut remarks).await;
         remarks.extend(leftovers::end_all(&self.place, stop).await);
