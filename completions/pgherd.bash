@@ -22,6 +22,9 @@ _pgherd() {
             pgherd,demo)
                 cmd="pgherd__subcmd__demo"
                 ;;
+            pgherd,guard)
+                cmd="pgherd__subcmd__guard"
+                ;;
             pgherd,help)
                 cmd="pgherd__subcmd__help"
                 ;;
@@ -30,6 +33,9 @@ _pgherd() {
                 ;;
             pgherd__subcmd__help,demo)
                 cmd="pgherd__subcmd__help__subcmd__demo"
+                ;;
+            pgherd__subcmd__help,guard)
+                cmd="pgherd__subcmd__help__subcmd__guard"
                 ;;
             pgherd__subcmd__help,help)
                 cmd="pgherd__subcmd__help__subcmd__help"
@@ -41,7 +47,7 @@ _pgherd() {
 
     case "${cmd}" in
         pgherd)
-            opts="-h -V --help --version dcs demo help"
+            opts="-h -V --help --version dcs demo guard help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -102,8 +108,26 @@ _pgherd() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pgherd__subcmd__guard)
+            opts="-h --data-dir --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --data-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pgherd__subcmd__help)
-            opts="dcs demo help"
+            opts="dcs demo guard help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -131,6 +155,20 @@ _pgherd() {
             return 0
             ;;
         pgherd__subcmd__help__subcmd__demo)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pgherd__subcmd__help__subcmd__guard)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -28,6 +28,7 @@ complete -c pgherd -n "__fish_pgherd_needs_command" -s h -l help -d 'Print help'
 complete -c pgherd -n "__fish_pgherd_needs_command" -s V -l version -d 'Print version'
 complete -c pgherd -n "__fish_pgherd_needs_command" -a "dcs" -d 'Serve the embedded store: one process that speaks etcd\'s v3 API'
 complete -c pgherd -n "__fish_pgherd_needs_command" -a "demo" -d 'Start the embedded store and a three-member cluster on this machine'
+complete -c pgherd -n "__fish_pgherd_needs_command" -a "guard" -d 'Stop PostgreSQL when the agent does not renew its lease in time; the agent starts this by itself'
 complete -c pgherd -n "__fish_pgherd_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pgherd -n "__fish_pgherd_using_subcommand dcs" -l listen -d 'Address to listen on; port 0 takes a free one and logs it' -r
 complete -c pgherd -n "__fish_pgherd_using_subcommand dcs" -l data-dir -d 'Directory of the store, created if missing' -r -F
@@ -38,6 +39,9 @@ complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l bin-dir -d 'Direc
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l fresh -d 'Remove the cluster of an earlier run and start anew'
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l script -d 'Run a self-checking tour and end; exits non-zero if a step fails'
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -s h -l help -d 'Print help'
-complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo help" -f -a "dcs" -d 'Serve the embedded store: one process that speaks etcd\'s v3 API'
-complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo help" -f -a "demo" -d 'Start the embedded store and a three-member cluster on this machine'
-complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pgherd -n "__fish_pgherd_using_subcommand guard" -l data-dir -d 'The server\'s data directory' -r -F
+complete -c pgherd -n "__fish_pgherd_using_subcommand guard" -s h -l help -d 'Print help'
+complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo guard help" -f -a "dcs" -d 'Serve the embedded store: one process that speaks etcd\'s v3 API'
+complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo guard help" -f -a "demo" -d 'Start the embedded store and a three-member cluster on this machine'
+complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo guard help" -f -a "guard" -d 'Stop PostgreSQL when the agent does not renew its lease in time; the agent starts this by itself'
+complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo guard help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

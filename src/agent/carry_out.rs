@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, Status, SyncState, Version};
@@ -12,6 +11,7 @@ use crate::dcs::DcsError;
 use crate::ha::{LockOutcome, Observation, Snapshot, Step};
 use crate::postgres::StopPlan;
 
+use super::lease::Sent;
 use super::run::{Ended, Runner};
 use super::task::{Running, chain};
 
@@ -52,7 +52,7 @@ async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> O
             Ok(())
         }
         Step::TakeLeader => {
-            let sent = Instant::now();
+            let sent = Sent::now();
             let result = dcs.take_leader().await;
             if result.is_ok() {
                 runner.lease.renewed(sent, runner.settings.ttl, !runner.settings.pause);
@@ -240,13 +240,13 @@ async fn limited(what: &str, step: impl Future<Output = Result<(), crate::postgr
 }
 
 async fn renew(runner: &Runner, key: &LeaderKey) -> LockOutcome {
-    let sent = Instant::now();
+    let sent = Sent::now();
     let attempt = runner.ports.dcs.renew_leader(key);
     lock_outcome(runner, sent, tokio::time::timeout(runner.settings.retry_timeout, attempt).await)
 }
 
 async fn acquire(runner: &Runner) -> LockOutcome {
-    let sent = Instant::now();
+    let sent = Sent::now();
     let attempt = runner.ports.dcs.acquire_leader();
     lock_outcome(runner, sent, tokio::time::timeout(runner.settings.retry_timeout, attempt).await)
 }
@@ -254,7 +254,7 @@ async fn acquire(runner: &Runner) -> LockOutcome {
 /// A definite no is a lost lock; no answer is another matter.
 fn lock_outcome(
     runner: &Runner,
-    sent: Instant,
+    sent: Sent,
     answer: Result<Result<bool, DcsError>, tokio::time::error::Elapsed>,
 ) -> LockOutcome {
     let outcome = match answer {

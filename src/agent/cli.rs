@@ -26,6 +26,17 @@ pub enum Command {
     Dcs(DcsArgs),
     /// Start the embedded store and a three-member cluster on this machine
     Demo(DemoArgs),
+    /// Stop PostgreSQL when the agent does not renew its lease in time; the agent starts this by itself
+    #[command(hide = true)]
+    Guard(GuardArgs),
+}
+
+/// Stop PostgreSQL when the agent does not renew its lease in time; the agent starts this by itself
+#[derive(Clone, Debug, Args)]
+pub struct GuardArgs {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
 }
 
 /// Serve the embedded store: one process that speaks etcd's v3 API

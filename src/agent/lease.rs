@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::io::clock::since_boot;
+
 /// The state both sides share.
 #[derive(Debug, Default)]
 pub struct Lease {
@@ -20,7 +22,36 @@ pub struct Lease {
 struct State {
     leads_until: Option<Instant>,
     deadline: Option<Instant>,
+    /// The deadline on the clock that counts on while the machine is suspended.
+    boot_deadline: Option<Duration>,
+    stated: Stated,
     is_closed: bool,
+}
+
+/// The moment before a renewal is sent, on both clocks: an answer may be read after the machine was suspended.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    at: Instant,
+    since_boot: Duration,
+}
+
+impl Sent {
+    /// This moment.
+    pub fn now() -> Self {
+        Self { at: Instant::now(), since_boot: since_boot() }
+    }
+}
+
+/// What was last said of the deadline, for the guard. Unlike the deadline itself it is not consumed when it fires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stated {
+    /// Nothing yet: whatever an agent before us left stays in force.
+    #[default]
+    Nothing,
+    /// The server needs not be stopped.
+    Disarmed,
+    /// The server must not run beyond this time since boot.
+    Armed(Duration),
 }
 
 /// How long before the end of the lease the server is told to quit: a sixth of it, at least a second.
@@ -39,10 +70,13 @@ impl Lease {
     }
 
     /// A renewal or acquisition sent at `sent` succeeded.
-    pub fn renewed(&self, sent: Instant, ttl: Duration, armed: bool) {
+    pub fn renewed(&self, sent: Sent, ttl: Duration, armed: bool) {
+        let left = ttl.saturating_sub(margin(ttl));
         let mut state = self.state();
-        state.leads_until = Some(sent + ttl);
-        state.deadline = armed.then(|| sent + ttl.saturating_sub(margin(ttl)));
+        state.leads_until = Some(sent.at + ttl);
+        state.deadline = armed.then(|| sent.at + left);
+        state.boot_deadline = armed.then(|| sent.since_boot + left);
+        state.stated = state.boot_deadline.map_or(Stated::Disarmed, Stated::Armed);
         self.changed.notify_all();
     }
 
@@ -54,8 +88,20 @@ impl Lease {
 
     /// The server is no primary, or maintenance mode holds: nothing needs to be stopped.
     pub fn disarm(&self) {
-        self.state().deadline = None;
+        let mut state = self.state();
+        state.deadline = None;
+        state.boot_deadline = None;
+        state.stated = Stated::Disarmed;
         self.changed.notify_all();
+    }
+
+    /// Waits until something else than `known` was said of the deadline, at most `limit`. The second value: the lease
+    /// is closed, and nothing more will be said.
+    pub(super) fn statement(&self, known: Stated, limit: Duration) -> (Stated, bool) {
+        let state = self.state();
+        let news = |state: &mut State| state.stated == known && !state.is_closed;
+        let (state, _) = self.changed.wait_timeout_while(state, limit, news).unwrap_or_else(PoisonError::into_inner);
+        (state.stated, state.is_closed)
     }
 
     /// Until when we surely lead.
@@ -87,50 +133,27 @@ impl Lease {
     }
 
     fn watch_until_closed(&self, fire: &dyn Fn()) {
-        // The machine may have been suspended, which the monotonic clock does not count; a look each second on the
-        // clock that does keeps the error small.
+        // The machine may have been suspended, during which no wait on the monotonic clock ends; a look each second on
+        // the clock that went on keeps the error small.
         let mut state = self.state();
-        let mut suspended = Suspension::start();
         while !state.is_closed {
-            let slept = suspended.since_last_look();
-            let now = Instant::now() + slept;
-            match state.deadline {
+            let now = since_boot();
+            match state.boot_deadline {
                 Some(deadline) if now >= deadline => {
                     state.deadline = None;
+                    state.boot_deadline = None;
                     state.leads_until = None;
                     drop(state);
                     fire();
                     state = self.state();
                 }
                 deadline => {
-                    let left = deadline.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
+                    let left = deadline.map_or(Duration::from_secs(1), |at| at.saturating_sub(now));
                     let wait = left.min(Duration::from_secs(1));
                     state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
         }
-    }
-}
-
-/// Time that passed while the machine slept, which the monotonic clock leaves out.
-struct Suspension {
-    offset: Duration,
-}
-
-impl Suspension {
-    fn start() -> Self {
-        Self { offset: Self::offset() }
-    }
-
-    /// Sleep not yet accounted for.
-    fn since_last_look(&mut self) -> Duration {
-        Self::offset().saturating_sub(self.offset)
-    }
-
-    fn offset() -> Duration {
-        use nix::time::{ClockId, clock_gettime};
-        let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
-        read(ClockId::CLOCK_BOOTTIME).saturating_sub(read(ClockId::CLOCK_MONOTONIC))
     }
 }
 
@@ -142,7 +165,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn leading_counts_from_before_the_renewal_was_sent() {
         let lease = Lease::new();
-        let sent = Instant::now();
+        let sent = Sent::now();
         tokio::time::advance(Duration::from_secs(5)).await;
         lease.renewed(sent, Duration::from_secs(30), true);
         tokio::time::advance(Duration::from_secs(24)).await;
@@ -161,7 +184,7 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
             })
             .unwrap();
-        lease.renewed(Instant::now(), Duration::from_millis(1_050), true);
+        lease.renewed(Sent::now(), Duration::from_millis(1_050), true);
         let give_up = Instant::now() + Duration::from_secs(10);
         while fired.load(Ordering::SeqCst) == 0 && Instant::now() < give_up {
             std::thread::yield_now();
@@ -176,12 +199,12 @@ mod tests {
     #[test]
     fn a_disarmed_deadline_stays_quiet() {
         let lease = Lease::new();
-        lease.renewed(Instant::now(), Duration::from_secs(30), true);
+        lease.renewed(Sent::now(), Duration::from_secs(30), true);
         assert!(lease.deadline().is_some());
         lease.disarm();
         assert!(lease.deadline().is_none());
         assert!(lease.leads(), "maintenance mode keeps the lead");
-        lease.renewed(Instant::now(), Duration::from_secs(30), false);
+        lease.renewed(Sent::now(), Duration::from_secs(30), false);
         assert!(lease.deadline().is_none());
     }
 }

@@ -22,6 +22,7 @@ use crate::postgres::{Postgres, Server};
 
 use super::board::Board;
 use super::configuration::Files;
+use super::guard;
 use super::node::AgentNode;
 use super::peers::RestPeers;
 use super::ports::{Configure, Ports};
@@ -77,6 +78,7 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
     let rest = CancellationToken::new();
     let api = serve(&files, &board, &ports, &rest).await?;
     let deadline = watch_deadline(&runner, Arc::clone(&server))?;
+    let guard = keep_guard(&runner, &server, &files)?;
     let hooks = tokio::spawn(serve_signals(signals, Arc::clone(&board)));
 
     let ended = runner.run(leave).await;
@@ -86,6 +88,7 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
     hooks.abort();
     let _ = api.await;
     let _ = deadline.join();
+    let _ = guard.join();
     Ok(match ended {
         Ended::Asked => ExitCode::SUCCESS,
         Ended::Fatal { message, .. } => {
@@ -199,6 +202,22 @@ fn watch_deadline(runner: &Runner, server: Arc<Server>) -> Result<std::thread::J
             error!("the leader lease was not renewed in time: PostgreSQL was told to quit");
         })
         .map_err(|error| StartError(format!("the lease deadline cannot be watched: {error}")))
+}
+
+/// The thread that tells the guard the lease's deadline.
+fn keep_guard(
+    runner: &Runner,
+    server: &Arc<Server>,
+    files: &Arc<Files>,
+) -> Result<std::thread::JoinHandle<()>, StartError> {
+    let (asked, local) = (Arc::clone(server), Arc::clone(files));
+    let guarded = guard::Guarded {
+        data_dir: server.site().data_dir(),
+        postmaster: Box::new(move || asked.postmaster()),
+        is_on: Box::new(move || local.local().watchdog.guard),
+    };
+    guard::keeper::keep(runner.lease(), guarded)
+        .map_err(|error| StartError(format!("the guard cannot be kept informed: {error}")))
 }
 
 struct Signals {

@@ -161,6 +161,9 @@ impl Runner {
             let plan = StopPlan { mode: StopMode::Fast, checkpoint: false, timeout: None };
             if let Err(error) = self.ports.postgres.stop(&plan, None, &CancellationToken::new()).await {
                 error!("PostgreSQL shutdown failed: {}", chain(&error));
+                // It may still run, so the guard keeps its deadline.
+                self.lease.close();
+                return ended;
             }
         }
         self.lease.disarm();

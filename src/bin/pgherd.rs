@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
-use pgherd::agent::{life, store};
+use pgherd::agent::{guard, life, store};
 use pgherd::demo;
 
 fn main() -> ExitCode {
@@ -26,6 +26,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
+    if let Some(Command::Guard(args)) = &cli.command {
+        return Ok(guard::process::run(&args.data_dir)?);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
         Some(Command::Dcs(args)) => {
@@ -35,6 +38,6 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Demo(args)) => Ok(runtime.block_on(demo::run(&args))?),
-        None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
+        Some(Command::Guard(_)) | None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
     }
 }

@@ -172,6 +172,9 @@ pub struct WatchdogConfig {
     pub safety_margin: i64,
     /// `default` or `testing`.
     pub driver: String,
+    /// A process of its own stops the server when the agent does not renew its lease in time. Ours; Patroni has none.
+    /// Off unless asked for.
+    pub guard: bool,
 }
 
 /// `watchdog.mode`.
@@ -464,6 +467,7 @@ impl WatchdogConfig {
             device: section.text("device").unwrap_or_else(|| "/dev/watchdog".to_owned()),
             safety_margin: section.integer("safety_margin", None).unwrap_or(5),
             driver: section.text("driver").unwrap_or_else(|| "default".to_owned()),
+            guard: section.flag("guard", false),
         }
     }
 }

@@ -8,6 +8,12 @@ pub trait Clock: Send + Sync {
     fn since_epoch(&self) -> Duration;
 }
 
+/// Time since the machine started, with the time it was suspended. The same for every process of the machine, and
+/// never set.
+pub fn since_boot() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
 /// The machine's own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -252,18 +252,67 @@ fn attached(segments: &str, id: i64) -> u64 {
     found.next().and_then(|fields| fields.get(6)?.parse().ok()).unwrap_or(0)
 }
 
-/// Kills the server processes that work in this directory. Only for when their postmaster is dead: nothing that they
-/// do is worth waiting for then, and recovery comes next anyway.
-pub fn kill_orphans(data_dir: &Path) -> usize {
-    let Ok(own) = fs::canonicalize(data_dir) else { return 0 };
-    let is_orphan = |pid: i32| {
+/// The server processes that work in this directory, whoever their parent is.
+pub fn servers_in(data_dir: &Path) -> Vec<process_tree::Process> {
+    let Ok(own) = fs::canonicalize(data_dir) else { return Vec::new() };
+    let works_here = |pid: i32| {
         let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
         let executable = link("exe").and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
         let executable = executable.unwrap_or_default();
         executable.trim_end_matches(" (deleted)") == "postgres" && link("cwd").as_deref() == Some(own.as_path())
     };
-    let orphans = process_tree::processes().into_iter().filter(|process| is_orphan(process.pid));
+    process_tree::processes().into_iter().filter(|process| works_here(process.pid)).collect()
+}
+
+/// Kills the server processes that work in this directory. Only for when their postmaster is dead: nothing that they
+/// do is worth waiting for then, and recovery comes next anyway.
+pub fn kill_orphans(data_dir: &Path) -> usize {
+    let orphans = servers_in(data_dir).into_iter();
     orphans.filter(|process| process_tree::signal(process.pid, Signal::SIGKILL)).count()
+}
+
+/// Stops at once whatever of this server was started before a moment (in clock ticks since boot): the postmaster that
+/// is known, the one that the pid file names, and their processes. First the server's own immediate shutdown, which is
+/// given `grace`; then SIGKILL, which also ends what is suspended. Returns how many postmasters were told, and how
+/// many processes had to be killed. Blocks.
+pub fn stop_at_once(
+    data_dir: &Path,
+    known: Option<Postmaster>,
+    started_before: u64,
+    grace: Duration,
+) -> (usize, usize) {
+    let mut postmasters: Vec<Postmaster> = known.into_iter().collect();
+    if let Named::Postmaster(postmaster) = named(data_dir, "postgres") {
+        postmasters.push(postmaster);
+    }
+    postmasters.dedup();
+    postmasters.retain(|postmaster| postmaster.start_ticks < started_before && postmaster.is_alive());
+    for postmaster in &postmasters {
+        if postmaster.signal(Signal::SIGQUIT) {
+            // A suspended process would keep the order for later.
+            process_tree::signal(postmaster.pid, Signal::SIGCONT);
+        }
+    }
+    let mut left = grace;
+    while postmasters.iter().any(|postmaster| postmaster.is_alive()) && !left.is_zero() {
+        let pause = left.min(Duration::from_millis(5));
+        std::thread::sleep(pause);
+        left -= pause;
+    }
+    let mut killed = 0;
+    for postmaster in postmasters.iter().filter(|postmaster| postmaster.is_alive()) {
+        killed += usize::from(process_tree::kill_tree(postmaster.pid));
+    }
+    let rest = servers_in(data_dir).into_iter().filter(|process| process.start_ticks < started_before);
+    killed += rest.filter(|p| !p.is_zombie && process_tree::signal(p.pid, Signal::SIGKILL)).count();
+    (postmasters.len(), killed)
+}
+
+/// Time since boot in the clock ticks that processes' start times are told in.
+pub fn ticks(since_boot: Duration) -> u64 {
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    let per_second = per_second.and_then(|ticks| u128::try_from(ticks).ok()).unwrap_or(100);
+    u64::try_from(since_boot.as_millis() * per_second / 1000).unwrap_or(u64::MAX)
 }
 
 /// A server to start.

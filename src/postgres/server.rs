@@ -131,6 +131,11 @@ impl Server {
         &self.inner.site
     }
 
+    /// The postmaster last seen or started, living or not. Waits for nobody.
+    pub fn postmaster(&self) -> Option<Postmaster> {
+        self.inner.site.postmaster.get()
+    }
+
     /// Waits until every callback so far was taken up, at most `limit`: for the last moment before we end.
     pub async fn settle_callbacks(&self, limit: Duration) {
         self.inner.callbacks.settle(limit).await;

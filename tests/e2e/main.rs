@@ -6,6 +6,7 @@
 mod commands;
 #[path = "../support/ground.rs"]
 mod ground;
+mod guard;
 #[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
 mod peers;

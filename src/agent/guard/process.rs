@@ -1,0 +1,255 @@
+//! The guard's own process: one thread, no runtime, nothing that could wait for anybody.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::io::clock::since_boot;
+use crate::postgres::process::{Postmaster, stop_at_once, ticks};
+
+use super::{MAX_LINE, Order, address, peer, take_line};
+
+/// The clock is looked at no less often: a suspended machine resumes in the middle of a wait.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The server's own immediate shutdown gets this long before everything is killed.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A server that was being started when the deadline passed may show itself a little later.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// With nothing to watch and nobody connected, the guard ends after this.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// More connections than that are not ours.
+const MAX_PEERS: usize = 8;
+
+/// Runs the guard of a data directory until nobody needs it. Another one that is there already is fine.
+pub fn run(data_dir: &Path) -> io::Result<ExitCode> {
+    // Out of the agent's session: no key press and no closed terminal ends us. Fails only if we lead a group already.
+    let _ = nix::unistd::setsid();
+    let listener = match UnixListener::bind_addr(&address(data_dir)?) {
+        Ok(listener) => listener,
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(ExitCode::SUCCESS),
+        Err(error) => return Err(error),
+    };
+    listener.set_nonblocking(true)?;
+    serve(&listener, data_dir);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(listener: &UnixListener, data_dir: &Path) {
+    let mut duty = Duty::new(since_boot());
+    let mut peers: Vec<Peer> = Vec::new();
+    loop {
+        wait(listener, &peers, duty.next_look(since_boot()));
+        accept(listener, &mut peers);
+        // Everything that was said counts before the deadline does: we may have been suspended ourselves, and the
+        // agent not. The newest connection has the last word.
+        for peer in &mut peers {
+            peer.hear(&mut duty);
+        }
+        peers.retain(|peer| peer.is_open);
+        let now = since_boot();
+        if let Some(stop) = duty.due(now) {
+            fire(data_dir, &stop);
+        }
+        if duty.is_over(now, !peers.is_empty()) {
+            return;
+        }
+    }
+}
+
+fn wait(listener: &UnixListener, peers: &[Peer], limit: Duration) {
+    let mut fds = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    fds.extend(peers.iter().map(|peer| PollFd::new(peer.stream.as_fd(), PollFlags::POLLIN)));
+    // Rounded up, or the last millisecond would be spent spinning.
+    let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
+    if poll(&mut fds, PollTimeout::from(limit)).is_err() {
+        // Interrupted, or out of memory: the pause keeps the latter from spinning.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn accept(listener: &UnixListener, peers: &mut Vec<Peer>) {
+    while let Ok((stream, _)) = listener.accept() {
+        if peer(&stream).is_none() || stream.set_nonblocking(true).is_err() {
+            continue;
+        }
+        if peers.len() >= MAX_PEERS {
+            peers.remove(0);
+        }
+        peers.push(Peer { stream, received: Vec::new(), is_open: true });
+    }
+}
+
+/// One connection.
+struct Peer {
+    stream: UnixStream,
+    received: Vec<u8>,
+    is_open: bool,
+}
+
+impl Peer {
+    /// Reads what is there, obeys and answers.
+    fn hear(&mut self, duty: &mut Duty) {
+        let mut chunk = [0; MAX_LINE];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.is_open = false,
+                Ok(n) => self.received.extend_from_slice(&chunk[..n]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => self.is_open = false,
+            }
+            while let Some(line) = take_line(&mut self.received) {
+                let answer = match line.parse() {
+                    Ok(order) => {
+                        duty.take(order, since_boot());
+                        format!("ok {line}\n")
+                    }
+                    Err(error) => format!("error {error}\n"),
+                };
+                // Whoever hangs up before the answer has been heard all the same.
+                let answered = self.stream.write_all(answer.as_bytes());
+                self.is_open &= answered.is_ok();
+            }
+            self.is_open &= self.received.len() < MAX_LINE;
+            if !self.is_open {
+                return;
+            }
+        }
+    }
+}
+
+/// What is to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stop {
+    /// Only what was started before it: a server that an agent starts later is none of our business.
+    deadline: Duration,
+    postmaster: Option<Postmaster>,
+    /// The deadline passed earlier; this is another look.
+    is_again: bool,
+}
+
+/// What the guard has to do, without the doing.
+#[derive(Debug)]
+struct Duty {
+    armed: Option<Stop>,
+    /// The deadline passed; until then stragglers are stopped too.
+    aftermath: Option<(Stop, Duration)>,
+    needed_at: Duration,
+}
+
+impl Duty {
+    fn new(now: Duration) -> Self {
+        Self { armed: None, aftermath: None, needed_at: now }
+    }
+
+    fn take(&mut self, order: Order, now: Duration) {
+        self.needed_at = now;
+        self.aftermath = None;
+        self.armed = match order {
+            Order::Arm { deadline_ms, postmaster } => {
+                Some(Stop { deadline: Duration::from_millis(deadline_ms), postmaster, is_again: false })
+            }
+            Order::Disarm => None,
+        };
+    }
+
+    /// What is to be stopped now.
+    fn due(&mut self, now: Duration) -> Option<Stop> {
+        if let Some(stop) = self.armed.take_if(|stop| now >= stop.deadline) {
+            self.aftermath = Some((Stop { is_again: true, ..stop }, now + AFTERMATH));
+            return Some(stop);
+        }
+        self.aftermath.take_if(|(_, until)| now >= *until);
+        self.aftermath.map(|(stop, _)| stop)
+    }
+
+    fn next_look(&self, now: Duration) -> Duration {
+        self.armed.map_or(LOOK, |stop| stop.deadline.saturating_sub(now).min(LOOK))
+    }
+
+    /// Nobody needs us, and has not for a while.
+    fn is_over(&mut self, now: Duration, is_connected: bool) -> bool {
+        if is_connected || self.armed.is_some() || self.aftermath.is_some() {
+            self.needed_at = now;
+        }
+        now.saturating_sub(self.needed_at) >= IDLE
+    }
+}
+
+fn fire(data_dir: &Path, stop: &Stop) {
+    let (told, killed) = stop_at_once(data_dir, stop.postmaster, ticks(stop.deadline), GRACE);
+    if stop.is_again && told + killed == 0 {
+        return;
+    }
+    let what = match (told, killed) {
+        (0, 0) => "PostgreSQL was not running any more".to_owned(),
+        (_, 0) => "PostgreSQL was stopped at once".to_owned(),
+        _ => format!("PostgreSQL was stopped at once ({killed} of its processes by SIGKILL)"),
+    };
+    let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+    // Where our words go is no reason to end.
+    let _ = writeln!(
+        io::stderr(),
+        "{now} ERROR: guard of {}: the agent did not renew the leader lease in time: {what}",
+        data_dir.display()
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Duration = Duration::from_secs(1000);
+
+    fn at(ms: u64) -> Duration {
+        T0 + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_deadline_fires_once_and_leaves_an_aftermath() {
+        let mut duty = Duty::new(T0);
+        duty.take(Order::arm(at(300), None), T0);
+        assert_eq!((duty.due(at(299)), duty.next_look(at(250))), (None, Duration::from_millis(50)));
+        assert_eq!(duty.next_look(T0), LOOK);
+        assert!(duty.due(at(300)).is_some_and(|stop| !stop.is_again && stop.deadline == at(300)));
+        assert!(duty.due(at(500)).is_some_and(|stop| stop.is_again && stop.deadline == at(300)));
+        assert_eq!(duty.due(at(300) + AFTERMATH), None);
+    }
+
+    #[test]
+    fn a_later_order_in_time_replaces_the_deadline() {
+        let mut duty = Duty::new(T0);
+        duty.take(Order::arm(at(300), None), T0);
+        duty.take(Order::arm(at(900), None), at(200));
+        assert_eq!(duty.due(at(800)), None);
+        duty.take(Order::Disarm, at(850));
+        assert_eq!(duty.due(at(9_000)), None);
+        duty.take(Order::arm(at(10_000), None), at(9_500));
+        assert!(duty.due(at(10_000)).is_some());
+        duty.take(Order::Disarm, at(10_100));
+        assert_eq!(duty.due(at(10_200)), None, "an agent that speaks looks after its server itself");
+    }
+
+    #[test]
+    fn it_ends_only_when_nobody_needs_it() {
+        let mut duty = Duty::new(T0);
+        assert!(!duty.is_over(T0 + IDLE / 2, false));
+        assert!(!duty.is_over(T0 + IDLE, true), "somebody is connected");
+        assert!(duty.is_over(T0 + IDLE * 2, false));
+        duty.take(Order::arm(T0 + IDLE * 9, None), T0);
+        assert!(!duty.is_over(T0 + IDLE * 8, false), "the deadline is kept without a connection");
+        assert!(duty.due(T0 + IDLE * 9).is_some());
+        assert!(!duty.is_over(T0 + IDLE * 9, false));
+        assert_eq!(duty.due(T0 + IDLE * 11), None);
+        assert!(duty.is_over(T0 + IDLE * 12, false));
+    }
+}
