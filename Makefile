@@ -2,6 +2,8 @@
 # missing and says so.
 
 CARGO ?= cargo
+# Where rustup puts it when .ci/setup has just installed it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
 export CLIPPY_CONF_DIR := $(CURDIR)/.ci
 # A test that finds a program missing skips itself aloud. Here nothing may be skipped.
 test unit-and-stories: export PGHERD_TEST_NO_SKIP := 1
