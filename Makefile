@@ -7,6 +7,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export CLIPPY_CONF_DIR := $(CURDIR)/.ci
 # A test that finds a program missing skips itself aloud. Here nothing may be skipped.
 test unit-and-stories: export PGHERD_TEST_NO_SKIP := 1
+# The same cases in every run: a run that fails is a change that failed. Others: PROPTEST_RNG_SEED=n, SEED=n, SEEDS=a..b.
+test unit-and-stories: export PROPTEST_RNG_SEED ?= 1
 FMT := --config-path .ci/rustfmt.toml
 NEXTEST := --config-file .ci/nextest.toml
 
