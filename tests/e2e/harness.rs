@@ -178,6 +178,22 @@ impl Cluster {
         signal(store.id(), if frozen { "STOP" } else { "CONT" });
     }
 
+    /// Revokes the lease of the leader key in etcd, as if its time to live had passed.
+    pub fn expire_leader_key(&self) {
+        let etcdctl = |args: &[&str]| {
+            let mut command = Command::new("/usr/bin/etcdctl");
+            command.env("ETCDCTL_API", "3").arg(format!("--endpoints=127.0.0.1:{}", self.store_port)).args(args);
+            let output = command.output().expect("etcdctl runs");
+            assert!(output.status.success(), "etcdctl {args:?}: {}", stderr(&output));
+            stdout(&output)
+        };
+        let answer = etcdctl(&["get", &format!("/service/{}/leader", self.scope), "-w", "json"]);
+        let answer: Value = serde_json::from_str(&answer).expect("etcdctl prints JSON");
+        if let Some(lease) = answer["kvs"][0]["lease"].as_i64() {
+            etcdctl(&["lease", "revoke", &format!("{lease:x}")]);
+        }
+    }
+
     fn configure(&mut self, name: &str, kind: Kind) {
         let member = Member { name: name.into(), kind, api_port: free_port(), pg_port: free_port(), agent: None };
         let data_dir = self.path(&format!("data-{name}"));

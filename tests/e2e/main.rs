@@ -9,6 +9,7 @@ mod ground;
 mod guard;
 #[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
+mod mixed;
 mod peers;
 mod stories;
 #[allow(dead_code, reason = "shared with the benchmark")]

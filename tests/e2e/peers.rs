@@ -1,11 +1,10 @@
-//! A real Patroni as a peer: our CLI on its cluster, its CLI on ours, and mixed clusters.
+//! A real Patroni as a peer: our CLI on its cluster, its CLI on ours.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::harness::{Cluster, Kind, Store, stderr, stdout};
-use crate::writer::Writer;
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -75,43 +74,4 @@ async fn patronictl_runs_our_cluster() {
     assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
     cluster.wait_healthy(LONG).await;
     prints_the_same(&cluster);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_mixed_cluster_fails_over_in_both_directions() {
-    let kinds = [Kind::Patroni, Kind::Patroni, Kind::Pgherd];
-    let mut cluster = Cluster::healthy(Store::Etcd, &kinds, settings()).await;
-    let writer = Writer::start(&cluster).await;
-    // To ours.
-    let leader = cluster.leader().await.unwrap();
-    if leader != 2 {
-        move_to(&cluster, 2).await;
-    }
-    // Ours dies, a Patroni member takes over.
-    cluster.kill_agent(2);
-    cluster.kill_postmaster(2);
-    let second = cluster.wait_leader(LONG, |now| now != 2).await;
-    cluster.start(2);
-    cluster.wait_healthy(LONG).await;
-    // Both Patroni members may lead; the one that does dies, and ours takes over because the other stands back.
-    let other = 1 - second;
-    cluster.terminate_agent(other, LONG);
-    writer.wait_acknowledged_after(Instant::now(), LONG).await;
-    cluster.kill_agent(second);
-    cluster.kill_postmaster(second);
-    cluster.wait_leader(LONG, |now| now == 2).await;
-    cluster.start(second);
-    cluster.start(other);
-    cluster.wait_healthy(LONG).await;
-    writer.wait_acknowledged_after(Instant::now(), LONG).await;
-    writer.finish().await;
-}
-
-async fn move_to(cluster: &Cluster, target: usize) {
-    let leader = cluster.leader().await.unwrap();
-    let (from, to) = (cluster.members[leader].name.clone(), cluster.members[target].name.clone());
-    let output = cluster.ctl(&["switchover", "e2e", "--leader", &from, "--candidate", &to, "--force"]);
-    assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
-    cluster.wait_healthy(LONG).await;
-    assert_eq!(cluster.leader().await, Some(target));
 }

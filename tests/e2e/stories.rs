@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{Cluster, Kind, Store, signal};
-use crate::writer::Writer;
+use crate::writer::{Writer, assert_nothing_lost};
 
 const OURS: [Kind; 3] = [Kind::Pgherd; 3];
 const LONG: Duration = Duration::from_secs(60);
@@ -15,16 +15,6 @@ fn settings() -> serde_json::Value {
         "ttl": 20, "loop_wait": 5, "retry_timeout": 5, "maximum_lag_on_failover": 1_048_576,
         "postgresql": {"use_pg_rewind": true, "parameters": {"max_wal_size": "256MB", "wal_keep_size": "64MB"}}
     })
-}
-
-/// Every acknowledged row is on the present leader.
-async fn assert_nothing_lost(cluster: &Cluster, acknowledged: Vec<u64>) {
-    let leader = cluster.wait_leader(LONG, |_| true).await;
-    let rows = cluster.sql(leader, "SELECT id FROM written").await.unwrap();
-    let present: std::collections::BTreeSet<u64> =
-        rows.iter().map(|row| row[0].as_deref().unwrap().parse().unwrap()).collect();
-    let lost: Vec<u64> = acknowledged.into_iter().filter(|id| !present.contains(id)).collect();
-    assert!(lost.is_empty(), "acknowledged rows are gone: {lost:?}\n{}", cluster.dump());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! A client that writes one row every 20 ms to whoever accepts it, and remembers what was acknowledged and when.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ const STEP: Duration = Duration::from_millis(20);
 pub struct Writer {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Mutex<Vec<(u64, Instant)>>>,
+    interruptions: Arc<AtomicUsize>,
     task: JoinHandle<()>,
 }
 
@@ -30,8 +32,9 @@ impl Writer {
         );
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(write(dsn, Arc::clone(&stop), Arc::clone(&acknowledged)));
-        Self { stop, acknowledged, task }
+        let interruptions = Arc::new(AtomicUsize::new(0));
+        let write = write(dsn, Arc::clone(&stop), Arc::clone(&acknowledged), Arc::clone(&interruptions));
+        Self { stop, acknowledged, interruptions, task: tokio::spawn(write) }
     }
 
     /// Waits until a row was acknowledged after this moment.
@@ -54,15 +57,45 @@ impl Writer {
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
+    /// How often a connection that took writes was lost.
+    pub fn interruptions(&self) -> usize {
+        self.interruptions.load(Ordering::SeqCst)
+    }
+
+    /// What was acknowledged so far.
+    pub fn acknowledged(&self) -> Vec<u64> {
+        self.acknowledged.lock().unwrap().iter().map(|(id, _)| *id).collect()
+    }
+
     /// Ends and returns the acknowledged rows.
     pub async fn finish(self) -> Vec<u64> {
         self.stop.store(true, Ordering::SeqCst);
+        let acknowledged = Arc::clone(&self.acknowledged);
         self.task.await.unwrap();
-        self.acknowledged.lock().unwrap().iter().map(|(id, _)| *id).collect()
+        acknowledged.lock().unwrap().iter().map(|(id, _)| *id).collect()
     }
 }
 
-async fn write(dsn: String, stop: Arc<AtomicBool>, acknowledged: Arc<Mutex<Vec<(u64, Instant)>>>) {
+/// Which of the acknowledged rows the present leader does not have.
+pub async fn lost(cluster: &Cluster, acknowledged: Vec<u64>) -> Vec<u64> {
+    let leader = cluster.wait_leader(Duration::from_secs(60), |_| true).await;
+    let rows = cluster.sql(leader, "SELECT id FROM written").await.unwrap();
+    let present: BTreeSet<u64> = rows.iter().map(|row| row[0].as_deref().unwrap().parse().unwrap()).collect();
+    acknowledged.into_iter().filter(|id| !present.contains(id)).collect()
+}
+
+/// Every acknowledged row is on the present leader.
+pub async fn assert_nothing_lost(cluster: &Cluster, acknowledged: Vec<u64>) {
+    let lost = lost(cluster, acknowledged).await;
+    assert!(lost.is_empty(), "acknowledged rows are gone: {lost:?}\n{}", cluster.dump());
+}
+
+async fn write(
+    dsn: String,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<Mutex<Vec<(u64, Instant)>>>,
+    interruptions: Arc<AtomicUsize>,
+) {
     let mut id = 0;
     let mut client = None;
     while !stop.load(Ordering::SeqCst) {
@@ -78,7 +111,10 @@ async fn write(dsn: String, stop: Arc<AtomicBool>, acknowledged: Arc<Mutex<Vec<(
             let query = format!("INSERT INTO written VALUES ({id})");
             match tokio::time::timeout(Duration::from_secs(2), connected.batch_execute(&query)).await {
                 Ok(Ok(())) => acknowledged.lock().unwrap().push((id, Instant::now())),
-                _ => client = None,
+                _ => {
+                    interruptions.fetch_add(1, Ordering::SeqCst);
+                    client = None;
+                }
             }
         }
         tokio::time::sleep(STEP).await;

@@ -1,0 +1,107 @@
+//! Clusters with members of both kinds: leaders change in both directions, and a cluster migrates one member at a time.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, Kind, Store, stderr, stdout};
+use crate::writer::{Writer, assert_nothing_lost};
+
+const LONG: Duration = Duration::from_secs(90);
+
+fn settings() -> Value {
+    json!({
+        "ttl": 20, "loop_wait": 2, "retry_timeout": 5,
+        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
+    })
+}
+
+async fn move_to(cluster: &Cluster, target: usize) {
+    let leader = cluster.leader().await.unwrap();
+    let (from, to) = (cluster.members[leader].name.clone(), cluster.members[target].name.clone());
+    let output = cluster.ctl(&["switchover", "e2e", "--leader", &from, "--candidate", &to, "--force"]);
+    assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
+    cluster.wait_healthy(LONG).await;
+    assert_eq!(cluster.leader().await, Some(target));
+}
+
+/// The leader and its server die, and its lease with them; the other member takes over.
+async fn kill(cluster: &mut Cluster, leader: usize) {
+    cluster.kill_agent(leader);
+    cluster.kill_postmaster(leader);
+    cluster.expire_leader_key();
+    cluster.wait_leader(LONG, |now| now != leader).await;
+    cluster.start(leader);
+    cluster.wait_healthy(LONG).await;
+}
+
+async fn wait_synchronous(cluster: &Cluster, words: &str) {
+    let give_up = Instant::now() + LONG;
+    loop {
+        let leader = cluster.wait_leader(LONG, |_| true).await;
+        let view = cluster.get(leader, "/cluster").await.map(|(_, body)| body).unwrap_or_default();
+        if view.contains(words) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "no {words}\n{}", cluster.dump());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_change_in_both_directions_in_every_mode() {
+    let mut cluster = Cluster::healthy(Store::Etcd, &[Kind::Pgherd, Kind::Patroni], settings()).await;
+    let writer = Writer::start(&cluster).await;
+    for (mode, standby) in
+        [(json!(false), "replica"), (json!(true), "sync_standby"), (json!("quorum"), "quorum_standby")]
+    {
+        cluster.request("PATCH", 0, "/config", &json!({"synchronous_mode": mode})).await.unwrap();
+        for _ in 0..2 {
+            wait_synchronous(&cluster, standby).await;
+            writer.wait_acknowledged_after(Instant::now(), LONG).await;
+            let leader = cluster.leader().await.unwrap();
+            // In asynchronous mode rows of the last moment may die with a leader that was killed.
+            if mode == json!(false) {
+                move_to(&cluster, 1 - leader).await;
+            } else {
+                kill(&mut cluster, leader).await;
+            }
+        }
+        for _ in 0..2 {
+            wait_synchronous(&cluster, standby).await;
+            writer.wait_acknowledged_after(Instant::now(), LONG).await;
+            let leader = cluster.leader().await.unwrap();
+            move_to(&cluster, 1 - leader).await;
+        }
+    }
+    writer.wait_acknowledged_after(Instant::now(), LONG).await;
+    assert_nothing_lost(&cluster, writer.finish().await).await;
+}
+
+/// Hands a member that does not lead to the other program: its agent ends, the other starts with the same file.
+async fn hand_over(cluster: &mut Cluster, i: usize, kind: Kind) {
+    cluster.terminate_agent(i, LONG);
+    cluster.set_kind(i, kind);
+    cluster.start(i);
+    cluster.wait_healthy(LONG).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_migrates_member_by_member_and_back() {
+    let mut cluster = Cluster::healthy(Store::Etcd, &[Kind::Patroni; 3], settings()).await;
+    let writer = Writer::start(&cluster).await;
+    let mut leader_changes = 0;
+    for kind in [Kind::Pgherd, Kind::Patroni] {
+        let leader = cluster.leader().await.unwrap();
+        for i in (0..3).filter(|i| *i != leader) {
+            hand_over(&mut cluster, i, kind).await;
+        }
+        move_to(&cluster, (leader + 1) % 3).await;
+        leader_changes += 1;
+        hand_over(&mut cluster, leader, kind).await;
+        writer.wait_acknowledged_after(Instant::now(), LONG).await;
+    }
+    // One interruption of the writer per leader change, none for a member that is handed over.
+    assert_eq!(writer.interruptions(), leader_changes);
+    assert_nothing_lost(&cluster, writer.finish().await).await;
+}
