@@ -44,7 +44,7 @@ impl Sent {
 
 /// What was last said of the deadline, for the guard. Unlike the deadline itself it is not consumed when it fires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Stated {
+pub enum Stated {
     /// Nothing yet: whatever an agent before us left stays in force.
     #[default]
     Nothing,
@@ -102,6 +102,11 @@ impl Lease {
         let news = |state: &mut State| state.stated == known && !state.is_closed;
         let (state, _) = self.changed.wait_timeout_while(state, limit, news).unwrap_or_else(PoisonError::into_inner);
         (state.stated, state.is_closed)
+    }
+
+    /// What was last said of the deadline.
+    pub fn stated(&self) -> Stated {
+        self.state().stated
     }
 
     /// Until when we surely lead.

@@ -18,6 +18,6 @@ mod peers;
 mod task;
 
 pub use board::Board;
-pub use lease::Lease;
+pub use lease::{Lease, Stated};
 pub use ports::{Configure, Configured, Peers, Ports};
-pub use run::{Ended, Runner};
+pub use run::{Ended, Rules, Runner};
