@@ -4,6 +4,8 @@
 
 #[path = "embedded_store/client.rs"]
 mod client;
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "embedded_store/durability.rs"]
 mod durability;
 #[path = "support/etcd.rs"]

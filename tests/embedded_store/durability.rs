@@ -9,8 +9,9 @@ use etcd_client::{Client, GetOptions, PutOptions};
 use tempfile::tempdir;
 use tokio::time::{Instant, sleep};
 
+use crate::dice::Dice;
 use crate::ground::free_port;
-use crate::support::{Dice, LIMIT, Program, connect, within};
+use crate::support::{LIMIT, Program, connect, within};
 
 /// Rounds of writing and killing.
 const ROUNDS: usize = 25;

@@ -9,8 +9,9 @@ use etcd_client::{
 };
 use tempfile::tempdir;
 
+use crate::dice::Dice;
 use crate::etcd::{Server, is_etcd_installed};
-use crate::support::{Dice, InProcess, connect, within};
+use crate::support::{InProcess, connect, within};
 
 const REQUESTS: usize = 1500;
 const KEYS: [&str; 5] = ["a", "ab", "b", "c", "d"];
