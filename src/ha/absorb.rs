@@ -226,7 +226,12 @@ fn rewind_ended(cx: &mut Context<'_>, outcome: &TaskOutcome) {
         TaskOutcome::Rewound(Rewound::Done) => cx.memory.rewind = RewindState::Success,
         TaskOutcome::Rewound(Rewound::SourceLost(why)) => {
             cx.warn(format!("Failed to rewind because the leader became unreachable: {why}"));
-            hold(cx);
+            if cx.instance().can_rewind {
+                hold(cx);
+            } else {
+                // Half of it was done: the control file is not good enough for another try.
+                cx.memory.rewind = RewindState::Failed;
+            }
         }
         TaskOutcome::Rewound(Rewound::Failed(why)) => {
             cx.note(Level::Error, format!("Failed to rewind from a healthy leader: {why}"));

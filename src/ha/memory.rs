@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Callback, Lsn, Member, MemberName, Role, ScheduledRestart, Timeline};
+use crate::cluster::{Callback, Lsn, Member, MemberName, RestartRequest, Role, ScheduledRestart, Timeline};
 
 /// The agent's memory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,10 +58,22 @@ pub struct Memory {
     pub sync_names_seen: Option<String>,
     /// When that value was first seen, monotonic.
     pub sync_names_since_ms: u64,
-    /// Our position when that value was first seen: standbys that have it are confirmed.
+    /// That value counts as taken over by the whole server.
+    #[serde(default)]
+    pub is_sync_settled: bool,
+    /// Our position when that value was taken over: standbys that have it are confirmed.
     pub sync_confirmed_from: Lsn,
     /// Standbys, in lower case, that the server waits for and that have confirmed.
     pub sync_ready: BTreeSet<String>,
+    /// That commits block for want of standbys was said.
+    #[serde(default)]
+    pub is_strict_warned: bool,
+    /// Since when this standby asks not to be waited for, because it is about to stop.
+    #[serde(default)]
+    pub yields_sync_since_ms: Option<u64>,
+    /// A scheduled restart whose time has come, held until nobody waits for this standby.
+    #[serde(default)]
+    pub held_restart: Option<RestartRequest>,
     /// The restart to come.
     pub scheduled_restart: Option<ScheduledRestart>,
     /// The request a running restart answers.

@@ -29,7 +29,12 @@ pub(super) fn member_value(seen: &Observation, memory: &Memory) -> Map<String, V
     if seen.leads() && !memory.is_checkpoint_done {
         put("checkpoint_after_promote", json!(false));
     }
-    let tags = node.tags.published();
+    let mut tags = node.tags.published();
+    if memory.yields_sync_since_ms.is_some() {
+        // About to stop: no commit should wait for this standby any more.
+        tags.0.insert("nosync".into(), json!(true));
+        tags.0.insert("sync_priority".into(), json!(0));
+    }
     if !tags.is_empty() {
         put("tags", Value::Object(tags.0));
     }

@@ -115,6 +115,17 @@ pub fn check(state: &State) -> Result<(), Unsafe> {
     Ok(())
 }
 
+/// Whether with these votes somebody could be elected who could not before. That is safe only when whoever is waited
+/// for has everything that was ever acknowledged; what makes electing harder is safe at any time. An election takes
+/// `Q + 1` of the voters and the leader, and one with the present primary in it loses nothing.
+pub fn eases_election(before: &State, quorum: usize, voters: &Names) -> bool {
+    if voters.len() < quorum + 1 {
+        return false;
+    }
+    let fresh = voters.iter().filter(|name| !before.voters.contains(*name) && **name != before.leader).count();
+    quorum + 1 < before.quorum + 1 + fresh
+}
+
 struct Resolver {
     s: State,
     out: Vec<Transition>,

@@ -169,6 +169,8 @@ lines! {
     TryingToBootstrapStandbyLeader => "trying to bootstrap a new standby leader",
     TryingRemoteMember => "trying to follow a remote member because standby cluster is unhealthy",
     WaitingForEndOfRecovery => "waiting for end of recovery after bootstrap",
+    WaitingForSyncRelease => "waiting for the primary to release us from synchronous standby",
+    RewindFailed => "postgres stays down because pg_rewind failed: reinitialize this member (pgherdctl reinit), or mend what pg_rewind complained of and restart the agent",
     WaitingForLeaderToBootstrap => "waiting for leader to bootstrap",
     WaitingForStandbyLeaderToBootstrap => "waiting for standby_leader to bootstrap",
     WaitingToBecomePrimary => "waiting to become primary after promote...",

@@ -6,9 +6,19 @@ use super::context::{Context, Flow};
 use super::decision::{Level, Reply, Step, Task};
 use super::observation::RequestKind;
 use super::reason::{Line, Reason};
+use super::sync;
 
 /// Answers every pending request; a restart or reinitialisation that begins ends the decision.
 pub(super) fn requests(cx: &mut Context<'_>) -> Option<Flow> {
+    keep_yielding_while_needed(cx);
+    if let Some(restart) = cx.memory.held_restart.clone()
+        && busy(cx).is_none()
+        && !sync::holds_for_release(cx)
+    {
+        cx.memory.held_restart = None;
+        begin_restart(cx, &restart);
+        return Some(Flow::Ask(Line::RestartInitiated.into()));
+    }
     let pending = cx.seen.requests.clone();
     for request in pending {
         let begun = match request.kind {
@@ -34,6 +44,16 @@ pub(super) fn requests(cx: &mut Context<'_>) -> Option<Flow> {
     None
 }
 
+/// This standby asks not to be waited for until what it asked that for is over.
+fn keep_yielding_while_needed(cx: &mut Context<'_>) {
+    let restarts = cx.memory.held_restart.is_some()
+        || cx.seen.requests.iter().any(|request| matches!(request.kind, RequestKind::Restart(_)))
+        || cx.seen.task.as_ref().is_some_and(|task| matches!(task.task, Task::Restart { .. }));
+    if !restarts && !cx.seen.is_leaving {
+        cx.memory.yields_sync_since_ms = None;
+    }
+}
+
 fn refuse(cx: &mut Context<'_>, id: u64, why: impl Into<String>) -> bool {
     cx.step(Step::Reply { id, reply: Reply::Refused(why.into()) });
     false
@@ -52,6 +72,10 @@ fn ask_restart(cx: &mut Context<'_>, id: u64, request: &RestartRequest) -> bool 
     }
     if let Some(action) = busy(cx) {
         return refuse(cx, id, format!("{action} already in progress"));
+    }
+    if sync::holds_for_release(cx) {
+        // The request stays pending: it is taken up when nobody waits for this standby any more.
+        return false;
     }
     cx.memory.restart_reply = Some(id);
     begin_restart(cx, request);
@@ -123,6 +147,10 @@ pub(super) fn scheduled_restart(cx: &mut Context<'_>, status: Reason) -> Reason 
         cx.info(format!("not proceeding with the restart: {why}"));
         cx.warn("Scheduled restart: restart conditions are not satisfied");
         return status;
+    }
+    if sync::holds_for_release(cx) {
+        cx.memory.held_restart = Some(restart.request);
+        return Line::WaitingForSyncRelease.into();
     }
     begin_restart(cx, &restart.request);
     Line::RestartInitiated.into()

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{Lsn, MemberName, SyncState, WalSender};
+use crate::cluster::{ClusterView, Lsn, MemberName, SyncState, WalSender};
 use crate::config::SynchronousMode;
 
 use super::context::{Context, Flow};
@@ -21,6 +21,9 @@ pub const PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
 /// asking session's own settings: until the checkpointer and the WAL senders have them, a commit may still be
 /// acknowledged by the old rule.
 const SETTLE_MS: u64 = 2_000;
+
+/// How soon the standbys are looked at again when their confirmation is all that is missing.
+const ASK_AGAIN_MS: u64 = 100;
 
 /// `synchronous_standby_names`, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,17 +153,23 @@ fn keep(cx: &mut Context<'_>) -> Option<Flow> {
     let monitor = cx.monitor()?;
     let text = monitor.synchronous_standby_names.clone();
     let present = StandbyNames::parse(&text);
-    if cx.memory.sync_names_seen.as_deref() != Some(text.as_str()) {
-        // Whoever is confirmed from here on has everything up to this moment.
-        cx.memory.sync_names_seen = Some(text);
-        cx.memory.sync_confirmed_from = monitor.flush_lsn;
-        cx.memory.sync_names_since_ms = cx.now();
-        cx.memory.sync_ready.retain(|name| present.names.contains(name));
-    }
     let is_quorum = cx.settings().synchronous_mode == SynchronousMode::Quorum;
+    if cx.memory.sync_names_seen.as_deref() != Some(text.as_str()) {
+        cx.memory.sync_names_seen = Some(text);
+        cx.memory.sync_names_since_ms = cx.now();
+        cx.memory.is_sync_settled = false;
+        // Where all are waited for, one that stays has everything. Where any of several will do, one that stays may
+        // lack what another one acknowledged that is not asked any more.
+        let stays = |name: &String| !is_quorum && !present.is_quorum && present.names.contains(name);
+        cx.memory.sync_ready.retain(stays);
+    }
+    if !cx.memory.is_sync_settled && settles_in(cx) == 0 {
+        // Up to this moment a commit may have been acknowledged by the rule before: only those who have it all count.
+        cx.memory.is_sync_settled = true;
+        cx.memory.sync_confirmed_from = monitor.flush_lsn;
+    }
     let candidates = candidates(cx);
-    let settled = settles_in(cx) == 0;
-    mark_ready(cx, &candidates, &present, settled);
+    mark_ready(cx, &candidates, &present, is_quorum);
     let active = choose(cx, &candidates, is_quorum);
     if is_quorum { by_quorum(cx, &active, &present) } else { by_priority(cx, &active, &present) }
 }
@@ -221,15 +230,17 @@ fn cascades(cx: &Context<'_>, from: Option<&str>) -> bool {
     false
 }
 
-/// A standby is ready once the whole server waits for it and it has confirmed what was written before that began; one
-/// that stands in `/sync` was ready when it was put there.
-fn mark_ready(cx: &mut Context<'_>, candidates: &[Candidate], present: &StandbyNames, settled: bool) {
+/// A standby is ready once the whole server waits for it and it has confirmed what was written before that began. One
+/// that stands in `/sync` was ready when it was put there; not so with votes, where a voter may lack what others have.
+fn mark_ready(cx: &mut Context<'_>, candidates: &[Candidate], present: &StandbyNames, is_quorum: bool) {
     let Some(view) = cx.view() else { return };
     let state = if present.is_quorum { "quorum" } else { "sync" };
     for candidate in candidates {
         let name = candidate.name.to_lowercase();
-        let confirms = settled && candidate.sync_state == state && candidate.lsn >= cx.memory.sync_confirmed_from;
-        if present.names.contains(&name) && (confirms || view.sync.matches(&candidate.name)) {
+        let has_everything = candidate.sync_state == state && candidate.lsn >= cx.memory.sync_confirmed_from;
+        let confirms = cx.memory.is_sync_settled && has_everything;
+        let is_known = !is_quorum && !present.is_quorum && view.sync.matches(&candidate.name);
+        if present.names.contains(&name) && (confirms || is_known) {
             cx.memory.sync_ready.insert(name);
         }
     }
@@ -278,6 +289,7 @@ fn by_priority(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNam
     if strict && picked.is_empty() {
         return strictly(cx, voters, present, false);
     }
+    cx.memory.is_strict_warned = false;
     // Whoever is not confirmed any more must not be elected any more, before anything else changes.
     let common: Names = voters.intersection(&allowed).cloned().collect();
     if common != voters {
@@ -297,7 +309,7 @@ fn by_priority(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNam
         return write(cx, SyncState { leader: Some(me), voters: names, ..SyncState::default() });
     }
     if wanted.names != allowed {
-        cx.wake_within(settles_in(cx).max(100));
+        cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
     }
     None
 }
@@ -307,14 +319,18 @@ fn strictly(cx: &mut Context<'_>, voters: Names, present: &StandbyNames, is_quor
     let quorum = if is_quorum { cx.view()?.sync.quorum as usize } else { 0 };
     let number = 1.max(voters.len().saturating_sub(quorum));
     let wanted = StandbyNames { is_quorum, number, blocks: voters.is_empty(), names: voters };
-    if *present == wanted {
-        return None;
+    let is_set = *present == wanted;
+    if !std::mem::replace(&mut cx.memory.is_strict_warned, true) {
+        let kept = match wanted.write().filter(|_| is_set && !wanted.names.is_empty()) {
+            Some(text) => format!("Continue using old value of synchronous_standby_names=\"{text}\". "),
+            None => String::new(),
+        };
+        cx.warn(format!(
+            "No active replication connections from Patroni members and synchronous_mode_strict is requested. {kept}\
+             Commits will be delayed."
+        ));
     }
-    cx.warn(
-        "No active replication connections from Patroni members and synchronous_mode_strict is requested. Commits \
-         will be delayed.",
-    );
-    set_names(cx, &wanted)
+    if is_set { None } else { set_names(cx, &wanted) }
 }
 
 /// Any of several standbys, with votes.
@@ -327,6 +343,7 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
     if cx.settings().synchronous_mode_strict && names.is_empty() && leader == me {
         return strictly(cx, voters, present, true);
     }
+    cx.memory.is_strict_warned = false;
     let state = quorum::State {
         leader,
         primary: me,
@@ -338,7 +355,7 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
         active: names,
         wanted: cx.settings().synchronous_node_count.max(1),
     };
-    let steps = match quorum::transitions(state) {
+    let steps = match quorum::transitions(state.clone()) {
         Ok(steps) => steps,
         Err(error) => {
             cx.warn(error.to_string());
@@ -349,13 +366,19 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
         None if !present.is_quorum && !present.names.is_empty() => {
             set_names(cx, &StandbyNames { is_quorum: true, ..present.clone() })
         }
+        // Commits blocked for want of a standby, and need not any more.
+        None | Some(Transition::Restart) if state.active.is_empty() && state.voters.is_empty() && present.blocks => {
+            set_names(cx, &StandbyNames::default())
+        }
         None => None,
         Some(Transition::Restart) => {
-            cx.wake_within(settles_in(cx).max(100));
+            cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
             None
         }
-        Some(Transition::Quorum { .. }) if settles_in(cx) > 0 => {
-            cx.wake_within(settles_in(cx));
+        Some(Transition::Quorum { quorum, voters, .. })
+            if quorum::eases_election(&state, quorum, &voters) && !is_acknowledged(cx, &state) =>
+        {
+            cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
             None
         }
         Some(Transition::Sync { numsync, names }) => {
@@ -369,6 +392,11 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
             write(cx, SyncState { leader: Some(me), quorum, voters: names, version: None })
         }
     }
+}
+
+/// As many standbys as commits wait for have everything: any of the present ones stand for all that was acknowledged.
+fn is_acknowledged(cx: &Context<'_>, state: &quorum::State) -> bool {
+    cx.memory.is_sync_settled && state.confirmed >= state.numsync.min(state.sync.len())
 }
 
 /// Folded names as the members spell them, sorted.
@@ -413,12 +441,50 @@ pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
         cx.warn("Postponing promotion because synchronous replication state was updated by somebody else");
         return Flow::end(super::reason::Line::PromotionPostponed);
     }
-    if !view.sync.is_leader(&me) || !view.sync.voters.is_empty() {
-        return write(cx, SyncState { leader: Some(me), ..SyncState::default() });
+    let strict = cx.settings().synchronous_mode_strict;
+    // Strictly, whoever may be elected now stays so and is waited for from the first commit on. Else nobody is, until
+    // standbys stream from here.
+    let kept: Vec<MemberName> = if strict { others(view, &me) } else { Vec::new() };
+    let mut listed = view.sync.voters.clone();
+    listed.sort();
+    if !view.sync.is_leader(&me) || listed != kept {
+        return write(cx, SyncState { leader: Some(me), voters: kept, ..SyncState::default() });
     }
-    let blocks = cx.settings().synchronous_mode_strict;
-    cx.step(Step::SetSyncNames(blocks.then(|| PLACEHOLDER.to_owned())));
+    let names: Names = kept.iter().map(|name| name.to_lowercase()).collect();
+    let number = names.len().max(usize::from(strict));
+    let wanted = StandbyNames { is_quorum: false, number, blocks: names.is_empty(), names };
+    cx.step(Step::SetSyncNames(wanted.write()));
     None
+}
+
+/// The members of `/sync` but us, sorted.
+fn others(view: &ClusterView, me: &MemberName) -> Vec<MemberName> {
+    let mut names: Vec<MemberName> = view.sync.voters.iter().chain(&view.sync.leader).cloned().collect();
+    names.retain(|name| !name.matches(me));
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Whether this standby, about to stop, has to wait until the primary does without it. It says that it must not be
+/// waited for, and gives the primary two turns of the loop.
+pub(super) fn holds_for_release(cx: &mut Context<'_>) -> bool {
+    let Some(view) = cx.view() else { return false };
+    if cx.has_lock() || !cx.is_sync_mode() || cx.seen.node.tags.nosync() {
+        return false;
+    }
+    let now = cx.now();
+    let since = *cx.memory.yields_sync_since_ms.get_or_insert(now);
+    let is_waited_for =
+        view.sync.is_voter(cx.me()) && view.leader_name().is_some_and(|leader| view.sync.is_leader(leader));
+    let loop_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
+    let until = since.saturating_add(loop_ms.saturating_mul(2));
+    if !is_waited_for || now >= until {
+        return false;
+    }
+    cx.info("Waiting for primary to release us from synchronous standby");
+    cx.wake_within(until.saturating_sub(now));
+    true
 }
 
 #[cfg(test)]

@@ -192,7 +192,8 @@ pub trait Postgres: Send + Sync {
     /// Runs CHECKPOINT.
     async fn checkpoint(&self) -> Result<(), PgError>;
 
-    /// Removes the data directory with its WAL and tablespace directories.
+    /// Takes the data directory, with its WAL and tablespace directories, out of the way of a new clone. What it holds
+    /// may be wanted back: it is renamed to `….failed`, and removed only when that cannot be done.
     async fn remove_data_dir(&self) -> Result<(), PgError>;
 
     /// Renames the data directory to `….failed`.

@@ -32,6 +32,25 @@ pub fn remove_data_dir(data_dir: &Path) -> Result<(), PgError> {
     }
 }
 
+/// Takes a data directory that cannot be used any more out of the way, with a way back: it is renamed, and removed only
+/// where it cannot be renamed (a mount point, for example). The server must be stopped.
+pub fn set_aside(data_dir: &Path) -> Result<(), PgError> {
+    match move_data_dir_away(data_dir) {
+        Ok(()) => {
+            tracing::warn!(
+                "what was in {0} is kept in {0}{FAILED}; delete that when nothing in it is missed, the next data \
+                 directory to be set aside replaces it",
+                data_dir.display()
+            );
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!("Could not rename data directory {}: {error}", data_dir.display());
+            remove_data_dir(data_dir)
+        }
+    }
+}
+
 fn remove(data_dir: &Path) -> io::Result<()> {
     let kind = match fs::symlink_metadata(data_dir) {
         Ok(metadata) => metadata.file_type(),
@@ -169,6 +188,15 @@ mod tests {
         symlink(rig.path("data"), rig.path("link")).unwrap();
         remove_data_dir(&rig.path("link")).unwrap();
         assert!(!rig.has("link") && rig.has("data/PG_VERSION") && rig.has("wal/segment"));
+    }
+
+    #[test]
+    fn what_is_set_aside_can_be_had_back() {
+        let rig = Rig::new();
+        set_aside(&rig.path("data")).unwrap();
+        assert!(!rig.has("data") && rig.path("data.failed/pg_wal/segment").is_file());
+        set_aside(&rig.path("data")).unwrap();
+        assert!(rig.has("data.failed/PG_VERSION"), "nothing to set aside replaces nothing");
     }
 
     #[test]

@@ -339,7 +339,7 @@ impl Postgres for Server {
     }
 
     async fn remove_data_dir(&self) -> Result<(), PgError> {
-        self.inner.remove(removal::remove_data_dir).await
+        self.inner.remove(removal::set_aside).await
     }
 
     async fn move_data_dir_away(&self) -> Result<(), PgError> {

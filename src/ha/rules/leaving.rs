@@ -4,7 +4,8 @@ use crate::cluster::{DataDir, StopMode};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Step, Task};
 use crate::ha::memory::DemoteMode;
-use crate::ha::reason::Reason;
+use crate::ha::reason::{Line, Reason};
+use crate::ha::sync;
 
 /// See the module.
 pub(in crate::ha) fn leaving(cx: &mut Context<'_>) -> Option<Flow> {
@@ -36,6 +37,8 @@ pub(in crate::ha) fn leaving(cx: &mut Context<'_>) -> Option<Flow> {
     }
     if cx.has_lock() || cx.is_primary() {
         cx.demote(DemoteMode::Graceful, "shutdown");
+    } else if sync::holds_for_release(cx) {
+        return Flow::end(Line::WaitingForSyncRelease);
     } else {
         cx.begin(Task::Stop { action: "shutdown".into(), mode: StopMode::Fast, checkpoint: false, timeout_ms: None });
     }

@@ -26,6 +26,9 @@ pub(in crate::ha) fn rewinding(cx: &mut Context<'_>) -> Option<Flow> {
         return None;
     }
     let (source, from) = super::empty_data_dir::clone_source(cx, false)?;
+    if !cx.is_alive() {
+        return make_way(cx, "remove_data_directory_on_diverged_timelines");
+    }
     cx.begin(Task::Clone {
         source: Some(source),
         from,
@@ -57,20 +60,30 @@ fn rewind(cx: &mut Context<'_>, upstream: crate::cluster::Upstream, name: String
     Flow::end(Reason::Rewinding { leader: name })
 }
 
-/// A failed rewind ends in the configured way: a new clone, or a start as it is.
+/// A failed rewind ends in the configured way: a new clone, if there is somebody to clone; else the server stays down,
+/// for its data may be half rewound, and a second try would end like the first.
 fn after_failure(cx: &mut Context<'_>) -> Option<Flow> {
     let node = &cx.seen.node;
     let option = match (node.remove_on_rewind_failure, node.remove_on_divergence) {
         (true, _) => "remove_data_directory_on_rewind_failure",
         (_, true) => "remove_data_directory_on_diverged_timelines",
-        _ => return None,
+        _ => "",
     };
     if cx.is_alive() {
         return None;
     }
+    if option.is_empty() || (super::empty_data_dir::clone_source(cx, false).is_none() && !cx.in_standby_cluster()) {
+        return Flow::end(Line::RewindFailed);
+    }
+    make_way(cx, option)
+}
+
+/// Makes way for a new clone, which the next turn of the loop begins.
+fn make_way(cx: &mut Context<'_>, option: &str) -> Option<Flow> {
     cx.warn(format!("{option} is set. removing..."));
     cx.step(Step::RemoveDataDir);
     cx.memory.rewind = RewindState::Initial;
+    cx.memory.hold_until_ms = None;
     cx.wake_within(1);
     Flow::end(Line::ReinitializingDiverged)
 }

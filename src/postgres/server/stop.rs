@@ -23,6 +23,10 @@ const TICK: Duration = Duration::from_millis(10);
 /// set its own handlers an order is lost. One that it has heard already changes nothing.
 const REPEAT: Duration = Duration::from_millis(200);
 
+/// An immediate stop gives nobody time: PostgreSQL itself kills its processes after five seconds. A server that still
+/// stands is deaf, for example while it waits for a file in its start.
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
+
 /// After SIGKILL only the kernel can still hold a process.
 const KILLED_LIMIT: Duration = Duration::from_secs(10);
 
@@ -166,7 +170,8 @@ impl Stopping<'_> {
             StopMode::Immediate => (Signal::SIGQUIT, Signal::SIGKILL),
         };
         let mut repeat = Instant::now() + REPEAT;
-        let mut until = plan.timeout.map(|limit| Instant::now() + limit);
+        let limit = plan.timeout.or((plan.mode == StopMode::Immediate).then_some(IMMEDIATE_LIMIT));
+        let mut until = limit.map(|limit| Instant::now() + limit);
         loop {
             let overdue = async {
                 match until {
@@ -185,7 +190,7 @@ impl Stopping<'_> {
                     tracing::warn!("Timeout during postmaster stop, aborting Postgres.");
                     self.signal(next)?;
                     (given, next) = (next, Signal::SIGKILL);
-                    until = plan.timeout.map(|limit| Instant::now() + limit);
+                    until = limit.map(|limit| Instant::now() + limit);
                 }
                 () = tokio::time::sleep(TICK) => {
                     if Instant::now() >= repeat {
