@@ -1,152 +1,390 @@
-//! Worlds by lot: random faults from one seed, then peace; a failing seed prints its log and replays exactly.
-//!
-//! `SEED=123 cargo test --test simulator lot` plays one seed; `SEEDS=0..2000` a range.
+//! Worlds by lot: a cluster, faults and an operator from one seed, then peace.
 
 use std::time::Duration;
 
+use pgherd::cluster::{ReinitRequest, RestartRequest, Tags};
+use pgherd::ha::RequestKind;
 use serde_json::{Value, json};
 
-use crate::world::{Chance, World};
+use crate::chance::Chance;
+use crate::fleet::Local;
+use crate::sabotage::Sabotage;
+use crate::world::{Outcome, Plan, World};
 
-const PEACE: Duration = Duration::from_secs(180);
+/// The DCS's clock and a member's differ by at most this, in thousandths. The lease's deadline leaves a sixth.
+const DRIFT: u64 = 100;
 
-fn mode(chance: &mut Chance) -> Value {
-    match chance.below(4) {
-        0 => json!(true),
-        1 => json!("quorum"),
-        _ => json!(false),
+/// Plays one seed from birth to peace. The log of what happened.
+pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<String> {
+    let mut chance = Chance::new(seed);
+    let count = 3 + chance.index(3);
+    let config = config(&mut chance);
+    let plan = Plan {
+        locals: locals(&mut chance, count),
+        drift: (0..count).map(|_| chance.below(2 * DRIFT + 1).cast_signed() - DRIFT.cast_signed()).collect(),
+        config: config.clone(),
+        sabotage,
+    };
+    let mut world = World::new(plan, &mut chance);
+    world.say(format!("seed {seed}: {count} members, {config}"));
+    let tags: Vec<Value> = world.fleet.locals.iter().map(|local| json!(local.tags)).collect();
+    world.say(format!("tags {}", json!(tags)));
+    world.until("birth", Duration::from_secs(120), World::is_healthy).await?;
+    world.pass(Duration::from_secs(5)).await?;
+    let mut lot = Lot { chance, config, is_paused: false };
+    for _ in 0..4 + lot.chance.below(8) {
+        lot.event(&mut world).await?;
+        let most = if lot.chance.percent(50) { 2_000 } else { 25_000 };
+        world.pass(Duration::from_millis(20 + lot.chance.below(most))).await?;
+    }
+    lot.peace(&mut world).await?;
+    Ok(world.fleet.moving().log.join("\n"))
+}
+
+fn config(chance: &mut Chance) -> Value {
+    let ttl = 20 + chance.below(3) * 5;
+    let retry_timeout = 3 + chance.below(4);
+    let loop_wait = (1 + chance.below(10)).min(ttl - 2 * retry_timeout);
+    let mut config = json!({"ttl": ttl, "loop_wait": loop_wait, "retry_timeout": retry_timeout});
+    if chance.percent(25) {
+        config["primary_start_timeout"] = json!(if chance.percent(50) { 0 } else { 10 });
+    }
+    if chance.percent(25) {
+        config["primary_stop_timeout"] = json!(5);
+    }
+    if chance.percent(20) {
+        config["check_timeline"] = json!(true);
+    }
+    if chance.percent(15) {
+        config["primary_race_backoff"] = json!(5);
+    }
+    synchronous(chance, &mut config);
+    config
+}
+
+fn synchronous(chance: &mut Chance, config: &mut Value) {
+    config["synchronous_mode"] = match chance.below(4) {
+        0 => json!(false),
+        1 => json!(true),
+        _ => json!("quorum"),
+    };
+    config["synchronous_mode_strict"] = json!(chance.percent(25));
+    config["synchronous_node_count"] = json!(1 + chance.below(2));
+    if chance.percent(30) {
+        config["maximum_lag_on_syncnode"] = json!(100);
     }
 }
 
-/// Plays one seed from birth to peace.
-async fn play(seed: u64) {
-    let mut chance = Chance::new(seed + 1);
-    let synchronous = mode(&mut chance);
-    let config = json!({
-        "ttl": 20 + chance.below(3) * 5, "loop_wait": 2 + chance.below(9), "retry_timeout": 3 + chance.below(5),
-        "synchronous_mode": synchronous, "primary_start_timeout": if chance.below(4) == 0 { 0 } else { 300 },
-    });
-    let mut world = World::new(&["a", "b", "c"], config.clone());
-    world.say(format!("seed {seed}, {config}"));
-    world.lag_percent = chance.below(30);
-    world.until("birth", Duration::from_secs(60), World::is_healthy).await;
-    world.pass(Duration::from_secs(10)).await;
-    for _ in 0..4 + chance.below(6) {
-        fault(&mut world, &mut chance, &config).await;
-        world.pass(Duration::from_millis(50 + chance.below(25_000))).await;
+fn locals(chance: &mut Chance, count: usize) -> Vec<Local> {
+    let mut locals: Vec<Local> = (0..count).map(|_| local(chance)).collect();
+    if chance.percent(25) {
+        // One is never elected.
+        let who = chance.index(count);
+        locals[who].tags.0.insert("nofailover".into(), json!(true));
     }
-    resume(&mut world, &config).await;
-    world.say("peace");
-    world.until("peace", PEACE, World::is_healthy).await;
-    if synchronous != json!(false) {
-        world.assert_nothing_lost();
+    if chance.percent(20) {
+        let who = chance.index(count);
+        locals[who].tags.0.insert("nosync".into(), json!(true));
+    }
+    if count > 3 && chance.percent(25) {
+        let names = ["a", "b", "c", "d", "e"];
+        let (who, from) = (chance.index(count), chance.index(count));
+        if who != from {
+            locals[who].tags.0.insert("replicatefrom".into(), json!(names[from]));
+        }
+    }
+    locals
+}
+
+fn local(chance: &mut Chance) -> Local {
+    let mut tags = Tags::new();
+    if chance.percent(15) {
+        tags.0.insert("failover_priority".into(), json!(1 + chance.below(3)));
+    }
+    if chance.percent(10) {
+        tags.0.insert("sync_priority".into(), json!(1 + chance.below(3)));
+    }
+    if chance.percent(15) {
+        tags.0.insert("clonefrom".into(), json!(true));
+    }
+    let can_rewind = chance.percent(80);
+    let remove_on_rewind_failure = chance.percent(30);
+    Local {
+        tags,
+        can_rewind,
+        remove_on_divergence: !can_rewind || chance.percent(10),
+        remove_on_rewind_failure,
+        rewind_fails: remove_on_rewind_failure && chance.percent(50),
     }
 }
 
-async fn fault(world: &mut World, chance: &mut Chance, config: &Value) {
-    let who = usize::try_from(chance.below(3)).unwrap();
-    let name = world.fleet.names[who].clone();
-    match chance.below(10) {
-        0 => {
-            world.say(format!("kill agent {name}, which is started again"));
-            world.kill_agent(who);
-            world.start_agent(who);
+/// The one who draws: faults and the operator.
+struct Lot {
+    chance: Chance,
+    config: Value,
+    is_paused: bool,
+}
+
+impl Lot {
+    async fn event(&mut self, world: &mut World) -> Outcome {
+        // Something about the leader is more likely to matter.
+        let leader = world.leader().filter(|_| self.chance.percent(40));
+        let who = leader.unwrap_or_else(|| self.chance.index(world.len()));
+        match self.chance.below(100) {
+            0..45 => self.process(world, who),
+            45..70 => self.network(world, who),
+            _ => return self.operator(world, who).await,
         }
-        1 => {
-            world.say(format!("kill server {name}"));
-            world.fleet.kill(who);
-        }
-        2 => {
-            world.say(format!("kill agent and server {name}"));
-            world.kill_agent(who);
-            world.fleet.kill(who);
-        }
-        3 => {
-            world.say(format!("isolate {name}"));
-            world.isolate(who, true);
-        }
-        4 => {
-            world.say(format!("no DCS for {name}"));
-            world.dcs_reachable(who, false);
-        }
-        5 => {
-            world.say("the network heals");
-            for who in 0..3 {
-                world.isolate(who, false);
+        Ok(())
+    }
+
+    fn process(&mut self, world: &mut World, who: usize) {
+        let name = world.name(who);
+        match self.chance.below(14) {
+            0 | 1 => {
+                world.say(format!("kill agent {name}"));
+                world.kill_agent(who);
+                if self.chance.percent(50) {
+                    world.start_agent(who);
+                }
+            }
+            2 | 3 => {
+                world.say(format!("kill server {name}"));
+                world.fleet.kill(who);
+            }
+            4 => {
+                world.say(format!("kill agent and server {name}"));
+                world.kill_agent(who);
+                world.fleet.kill(who);
+            }
+            5 => {
+                world.say(format!("power off {name}"));
+                world.members[who].power_off();
+            }
+            6 => {
+                world.say(format!("terminate agent {name}"));
+                world.members[who].terminate();
+            }
+            7 | 8 => {
+                world.say(format!("suspend agent {name}"));
+                world.members[who].freeze_agent(true);
+            }
+            9 => {
+                world.say(format!("suspend machine {name}"));
+                world.members[who].freeze_machine(true);
+            }
+            10 => {
+                world.say(format!("suspend server {name}"));
+                let mut moving = world.fleet.moving();
+                moving.servers[who].is_frozen = moving.servers[who].is_alive();
+            }
+            11 => self.trouble(world, who),
+            _ => {
+                world.say("everybody goes on");
+                thaw(world);
+                for who in 0..world.len() {
+                    world.ensure_agent(who);
+                }
             }
         }
-        6 => {
-            let Some(leader) = world.leader() else { return };
-            let request = json!({"leader": world.fleet.names[leader], "member": name});
-            world.say(format!("switchover {request}"));
-            world.store.put("/service/sim/failover", request.to_string());
-        }
-        7 => {
-            world.say(format!("terminate agent {name}"));
-            world.terminate_agent(who);
-        }
-        8 => {
-            if chance.below(2) == 0 {
-                let mut document = config.clone();
-                document["pause"] = json!(true);
-                world.say("pause");
-                world.store.put("/service/sim/config", document.to_string());
-            } else {
-                resume(world, config).await;
+    }
+
+    /// What does not happen at once.
+    fn trouble(&mut self, world: &mut World, who: usize) {
+        let name = world.name(who);
+        match self.chance.below(3) {
+            0 => {
+                let seconds = 1 + self.chance.below(40);
+                world.say(format!("starts of {name} take {seconds} s"));
+                world.fleet.moving().slow_start[who] = Duration::from_secs(seconds);
+            }
+            1 => {
+                let times = 1 + u32::try_from(self.chance.below(3)).unwrap();
+                world.say(format!("the next {times} starts of {name} fail"));
+                world.fleet.moving().failing_starts[who] = times;
+            }
+            _ => {
+                let off = self.chance.below(7_200_000).cast_signed() - 3_600_000;
+                world.say(format!("the clock of {name} is set, {off} ms"));
+                world.members[who].set_clock(off);
             }
         }
-        _ => {
-            world.say(format!("agent {name} is there again"));
+    }
+
+    fn network(&mut self, world: &mut World, who: usize) {
+        let name = world.name(who);
+        let dcs = world.len();
+        match self.chance.below(11) {
+            0 | 1 => {
+                world.say(format!("isolate {name}"));
+                world.isolate(who, true);
+            }
+            2 | 3 => {
+                world.say(format!("no DCS for {name}"));
+                world.dcs_reachable(who, false);
+            }
+            4 => {
+                world.say(format!("nothing gets from {name} to the DCS"));
+                world.cut(who, dcs, true);
+            }
+            5 => {
+                world.say(format!("nothing gets from the DCS to {name}"));
+                world.cut(dcs, who, true);
+            }
+            6 => {
+                let other = self.chance.index(world.len());
+                world.say(format!("nothing gets from {name} to {}", world.name(other)));
+                world.cut(who, other, true);
+            }
+            7 => {
+                world.say("no DCS for anybody");
+                for who in 0..world.len() {
+                    world.dcs_reachable(who, false);
+                }
+            }
+            8 => {
+                let mut moving = world.fleet.moving();
+                moving.delay_ms = [5, 50, 500, 3_000][self.chance.index(4)];
+                moving.loss_percent = [0, 0, 5, 30][self.chance.index(4)];
+                moving.lag_percent = [0, 20, 90, 99][self.chance.index(4)];
+                let (delay, loss, lag) = (moving.delay_ms, moving.loss_percent, moving.lag_percent);
+                drop(moving);
+                world.say(format!("messages take up to {delay} ms, {loss}% get lost, standbys lag {lag}%"));
+            }
+            _ => {
+                world.say("the network heals");
+                heal(world);
+            }
+        }
+    }
+
+    async fn operator(&mut self, world: &mut World, who: usize) -> Outcome {
+        match self.chance.below(10) {
+            0..=3 => self.hand_over(world, who).await?,
+            4 | 5 => {
+                let pause = !self.is_paused && self.chance.percent(50);
+                self.set_pause(world, pause).await?;
+            }
+            6 | 7 => {
+                let mut config = self.config.clone();
+                synchronous(&mut self.chance, &mut config);
+                self.config = config;
+                self.write_config(world);
+            }
+            8 => {
+                world.say(format!("restart {}", world.name(who)));
+                world.touch();
+                ask(world, who, RequestKind::Restart(RestartRequest::default()));
+            }
+            _ => {
+                world.say(format!("reinitialize {}", world.name(who)));
+                world.touch();
+                world.fleet.moving().reinit_asked[who] = true;
+                ask(world, who, RequestKind::Reinitialize(ReinitRequest { force: true, from_leader: false }));
+            }
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&mut self, world: &mut World, who: usize) -> Outcome {
+        if self.is_paused {
+            // In maintenance mode nothing keeps a primary that is out of sight from going on beside the new one.
+            self.everybody_hears(world).await?;
+        }
+        let Some(leader) = world.leader() else { return Ok(()) };
+        let (leader, member) = (world.name(leader), world.name(who));
+        let at = self.chance.below(20_000).cast_signed() - 2_000;
+        let at = world.fleet.began.elapsed().as_millis().cast_signed() as i64 + at;
+        let at = jiff::Timestamp::from_millisecond(1_800_000_000_000 + at).unwrap().to_string();
+        let request = match self.chance.below(5) {
+            0 => json!({"leader": leader}),
+            1 => json!({"leader": leader, "member": member, "scheduled_at": at}),
+            2 => json!({"member": member}),
+            _ => json!({"leader": leader, "member": member}),
+        };
+        world.say(format!("hand over {request}"));
+        world.hand_over(&request);
+        Ok(())
+    }
+
+    fn write_config(&self, world: &mut World) {
+        let mut config = self.config.clone();
+        if self.is_paused {
+            config["pause"] = json!(true);
+        }
+        world.say(format!("configure {config}"));
+        world.configure(config);
+    }
+
+    /// Maintenance mode leaves servers to the operator: whoever begins or ends it must have every agent and the DCS in
+    /// reach, or a primary that does not hear of it runs on beside an elected one.
+    async fn set_pause(&mut self, world: &mut World, pause: bool) -> Outcome {
+        if pause == self.is_paused {
+            return Ok(());
+        }
+        self.everybody_hears(world).await?;
+        self.is_paused = pause;
+        self.write_config(world);
+        if pause {
+            self.everybody_hears(world).await?;
+            world.say("maintenance mode");
+            world.hold_to_pause();
+        }
+        Ok(())
+    }
+
+    async fn everybody_hears(&mut self, world: &mut World) -> Outcome {
+        heal(world);
+        thaw(world);
+        for who in 0..world.len() {
             world.ensure_agent(who);
         }
+        world.pass(Duration::from_secs(15)).await
     }
-}
 
-/// Maintenance mode leaves servers to the operator: whoever ends it must have every agent and the DCS in reach first,
-/// or a primary that does not hear of the end runs on beside an elected one.
-async fn resume(world: &mut World, config: &Value) {
-    for who in 0..3 {
-        world.isolate(who, false);
-        world.ensure_agent(who);
-    }
-    world.pass(Duration::from_secs(12)).await;
-    world.say("resume");
-    world.store.put("/service/sim/config", config.to_string());
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    let number = |text: &str| text.trim().parse::<u64>().unwrap();
-    if let Ok(seed) = std::env::var("SEED") {
-        return number(&seed)..number(&seed) + 1;
-    }
-    match std::env::var("SEEDS") {
-        Ok(range) => {
-            let (from, to) = range.split_once("..").unwrap();
-            number(from)..number(to)
+    async fn peace(&mut self, world: &mut World) -> Outcome {
+        {
+            let mut moving = world.fleet.moving();
+            moving.slow_start.fill(Duration::ZERO);
+            moving.failing_starts.fill(0);
+            (moving.delay_ms, moving.loss_percent, moving.lag_percent) = (5, 0, 0);
         }
-        Err(_) => 0..150,
+        for who in 0..world.len() {
+            world.members[who].set_clock(0);
+        }
+        self.everybody_hears(world).await?;
+        self.set_pause(world, false).await?;
+        world.say("peace");
+        let seconds = |name: &str| self.config[name].as_u64().unwrap();
+        let bound = Duration::from_secs(2 * seconds("ttl") + 10 * seconds("loop_wait") + 30);
+        let took = world.until("peace", bound, World::is_settled).await?;
+        world.say(format!("settled after {took:?}"));
+        let before = world.fleet.moving().acknowledged_ever;
+        let acknowledges = |world: &World| world.fleet.moving().acknowledged_ever > before;
+        world.until("a commit", Duration::from_secs(30), acknowledges).await?;
+        world.nothing_lost()
     }
 }
 
-fn play_in(seeds: std::ops::Range<u64>) {
-    for seed in seeds {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(play(seed))));
-        assert!(result.is_ok(), "seed {seed} failed; replay it with SEED={seed}");
+fn heal(world: &World) {
+    for who in 0..world.len() {
+        world.isolate(who, false);
     }
+    let mut moving = world.fleet.moving();
+    (moving.delay_ms, moving.loss_percent) = (5, 0);
 }
 
-/// Half of the seeds; the other half is the next test, so that two cores share them.
-#[test]
-fn first_half() {
-    let all = seeds();
-    let middle = all.start + (all.end - all.start).div_ceil(2);
-    play_in(all.start..middle);
+fn thaw(world: &mut World) {
+    for member in &mut world.members {
+        member.freeze_machine(false);
+    }
+    let mut moving = world.fleet.moving();
+    moving.servers.iter_mut().for_each(|server| server.is_frozen = false);
 }
 
-#[test]
-fn second_half() {
-    let all = seeds();
-    let middle = all.start + (all.end - all.start).div_ceil(2);
-    play_in(middle..all.end);
+/// A request to one agent's REST API. Nobody waits for the answer.
+fn ask(world: &World, who: usize, request: RequestKind) {
+    if let Some(board) = world.board(who) {
+        tokio::spawn(async move { board.ask(request).await });
+    }
 }

@@ -1,158 +1,78 @@
-//! Three members, one DCS, a network, clients: the real loop on simulated ports, on tokio's paused clock.
+//! The whole world: members, one DCS, a network, clients; on tokio's paused clock.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use pgherd::agent::{Configure, Configured, Ended, Peers, Ports, Runner};
-use pgherd::cluster::{MemberName, PeerAnswer};
-use pgherd::config::Dynamic;
-use pgherd::dcs::memory::{MemoryHandle, MemoryStore};
-use pgherd::ha::Node;
-use pgherd::io::clock::Clock;
+use pgherd::agent::Board;
+use pgherd::dcs::memory::MemoryStore;
 use serde_json::{Map, Value, json};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
-use crate::postgres::{Fleet, SimPostgres, peer_answer};
+use crate::chance::Chance;
+use crate::fleet::{Fleet, Local, is_sync_noted};
+use crate::member::Member;
+use crate::port::Life;
+use crate::sabotage::Sabotage;
 
-/// The simulated time of day.
-struct SimClock {
-    began: Instant,
+pub(crate) const CONFIG: &str = "/service/sim/config";
+pub(crate) const FAILOVER: &str = "/service/sim/failover";
+pub(crate) const SYNC: &str = "/service/sim/sync";
+
+/// The world moves in steps of this length.
+const MOMENT: Duration = Duration::from_millis(20);
+
+/// How a world is made.
+pub(crate) struct Plan {
+    pub(crate) locals: Vec<Local>,
+    /// Per member, in thousandths: how much faster the DCS's clock runs than the member's.
+    pub(crate) drift: Vec<i64>,
+    pub(crate) config: Value,
+    pub(crate) sabotage: Option<Sabotage>,
 }
 
-impl Clock for SimClock {
-    fn since_epoch(&self) -> Duration {
-        Duration::from_secs(1_800_000_000) + self.began.elapsed()
+/// What went wrong, with everything that happened before.
+pub(crate) struct Failure {
+    pub(crate) what: String,
+    log: String,
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}\n{}", self.what, self.log, self.what)
     }
 }
 
-/// Answers for members out of their servers, if the network and their agents let them.
-struct SimPeers {
-    fleet: Arc<Fleet>,
-    me: usize,
-    alive: Arc<Mutex<Vec<bool>>>,
-}
+pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
-#[async_trait]
-impl Peers for SimPeers {
-    async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
-        sleep(Duration::from_millis(5)).await;
-        let mut answers = BTreeMap::new();
-        let mut is_slow = false;
-        for name in members.keys() {
-            let other = self.fleet.index(name).unwrap();
-            let alive = self.alive.lock().unwrap()[other];
-            let answer = if !self.fleet.can_reach(self.me, other) {
-                is_slow = true;
-                PeerAnswer::Unreachable("timed out".into())
-            } else if alive {
-                peer_answer(&self.fleet.servers()[other])
-            } else {
-                PeerAnswer::Unreachable("connection refused".into())
-            };
-            answers.insert(name.clone(), answer);
-        }
-        if is_slow {
-            sleep(Duration::from_secs(2)).await;
-        }
-        answers
-    }
-}
-
-struct SimConfigure {
-    name: MemberName,
-}
-
-impl Configure for SimConfigure {
-    fn configure(&self, dynamic: &Map<String, Value>, before: &Dynamic) -> Configured {
-        let (settings, _) = before.after(dynamic);
-        let name = &self.name;
-        let node = Node {
-            name: name.clone(),
-            conn_url: format!("postgres://{name}:5432/postgres"),
-            api_url: format!("http://{name}:8008/patroni"),
-            may_bootstrap: true,
-            initial_config: dynamic.clone(),
-            ..Node::default()
-        };
-        Configured { settings, postgres: None, node, warnings: Vec::new() }
-    }
-
-    fn reload(&self) -> Result<bool, String> {
-        Ok(false)
-    }
-
-    fn keep(&self, _dynamic: &Map<String, Value>) {}
-}
-
-/// A member's agent.
-struct Agent {
-    task: JoinHandle<Ended>,
-    leave: CancellationToken,
-    deadline: JoinHandle<()>,
-}
-
-/// The world.
+/// See the module.
 pub(crate) struct World {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) store: MemoryStore,
-    handles: Vec<Arc<MemoryHandle>>,
-    agents: Vec<Option<Agent>>,
-    alive: Arc<Mutex<Vec<bool>>>,
-    config: Map<String, Value>,
-    pub(crate) log: Vec<String>,
-    row: u64,
-    /// Rows written and not acknowledged yet, with the server that has them.
-    waiting: Vec<(usize, u64)>,
-    /// Rows a client was told are committed.
-    pub(crate) acknowledged: Vec<u64>,
-    /// Standbys receive nothing in this share of the moments, in percent.
-    pub(crate) lag_percent: u64,
-    chance: Chance,
-    began: Instant,
-}
-
-/// Reproducible chance (xorshift).
-#[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
-
-impl Chance {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
+    pub(crate) members: Vec<Member>,
+    pub(crate) config: Map<String, Value>,
+    /// A manual failover to anybody may lose rows; until it is settled no row is held to be safe.
+    loses_by_hand: bool,
+    /// When every agent must have heard of the end or beginning of maintenance mode.
+    pause_known_at: Option<Instant>,
 }
 
 impl World {
     /// All members up, in one cluster that is just being created.
-    pub(crate) fn new(names: &[&str], config: Value) -> Self {
-        let fleet = Fleet::new(names);
+    pub(crate) fn new(plan: Plan, chance: &mut Chance) -> Self {
+        let names = &["a", "b", "c", "d", "e"][..plan.locals.len()];
         let store = MemoryStore::new();
-        let handles = names.iter().map(|name| store.handle("sim", Some(name))).collect();
+        let fleet = Fleet::new(names, plan.locals, store.clone(), chance.fork());
+        let lives: Vec<Arc<Life>> = names.iter().map(|_| Arc::default()).collect();
+        let lives = Arc::new(Mutex::new(lives));
+        let member = |me: usize| Member::new(&fleet, me, &lives, plan.drift[me], plan.sabotage);
         let mut world = Self {
-            alive: Arc::new(Mutex::new(vec![false; names.len()])),
-            agents: names.iter().map(|_| None).collect(),
-            handles,
+            members: (0..names.len()).map(member).collect(),
             fleet,
             store,
-            config: config.as_object().cloned().unwrap_or_default(),
-            log: Vec::new(),
-            row: 0,
-            waiting: Vec::new(),
-            acknowledged: Vec::new(),
-            lag_percent: 0,
-            chance: Chance::new(1),
-            began: Instant::now(),
+            config: plan.config.as_object().cloned().unwrap_or_default(),
+            loses_by_hand: false,
+            pause_known_at: None,
         };
         for who in 0..names.len() {
             world.start_agent(who);
@@ -160,149 +80,188 @@ impl World {
         world
     }
 
-    pub(crate) fn say(&mut self, text: impl Into<String>) {
-        let line = format!("{:>8.2}s {}", self.began.elapsed().as_secs_f64(), text.into());
-        self.log.push(line);
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn name(&self, who: usize) -> String {
+        self.fleet.names[who].to_string()
+    }
+
+    pub(crate) fn say(&self, text: impl AsRef<str>) {
+        self.fleet.say(text.as_ref());
     }
 
     pub(crate) fn start_agent(&mut self, who: usize) {
-        let name = self.fleet.names[who].clone();
-        let ports = Ports {
-            dcs: self.handles[who].clone(),
-            postgres: Arc::new(SimPostgres { fleet: Arc::clone(&self.fleet), me: who }),
-            peers: Arc::new(SimPeers { fleet: Arc::clone(&self.fleet), me: who, alive: Arc::clone(&self.alive) }),
-            configure: Arc::new(SimConfigure { name }),
-            clock: Arc::new(SimClock { began: Instant::now() }),
-        };
-        let runner = Runner::new(ports, &self.config);
-        let lease = runner.lease();
-        let fleet = Arc::clone(&self.fleet);
-        // The deadline thread of a real agent, on the simulated clock.
-        let deadline = tokio::spawn(async move {
-            loop {
-                sleep(Duration::from_millis(50)).await;
-                if lease.deadline().is_some_and(|at| Instant::now() >= at) {
-                    lease.disarm();
-                    fleet.kill(who);
-                }
-            }
-        });
-        let leave = CancellationToken::new();
-        let task = tokio::spawn(runner.run(leave.clone()));
-        self.alive.lock().unwrap()[who] = true;
-        self.agents[who] = Some(Agent { task, leave, deadline });
+        self.members[who].start(&self.config);
     }
 
-    /// The agent's process is killed; its server lives on.
     pub(crate) fn kill_agent(&mut self, who: usize) {
-        self.alive.lock().unwrap()[who] = false;
-        if let Some(agent) = self.agents[who].take() {
-            agent.task.abort();
-            agent.deadline.abort();
-        }
+        self.members[who].kill();
     }
 
     /// Starts the agent unless it runs.
     pub(crate) fn ensure_agent(&mut self, who: usize) {
-        let stays = |agent: &Agent| !agent.task.is_finished() && !agent.leave.is_cancelled();
-        let runs = self.agents[who].as_ref().is_some_and(stays);
-        if !runs {
+        if !self.members[who].runs() {
             self.kill_agent(who);
             self.start_agent(who);
         }
     }
 
-    /// The agent is told to end.
-    pub(crate) fn terminate_agent(&mut self, who: usize) {
-        if let Some(agent) = &self.agents[who] {
-            agent.leave.cancel();
-        }
+    pub(crate) fn board(&self, who: usize) -> Option<Arc<Board>> {
+        self.members[who].board()
     }
 
     /// Neither members nor DCS can be reached from here, or again they can.
-    pub(crate) fn isolate(&mut self, who: usize, cut: bool) {
-        self.fleet.isolate(who, cut);
-        self.handles[who].set_reachable(!cut);
+    pub(crate) fn isolate(&self, who: usize, cut: bool) {
+        for other in 0..=self.len() {
+            self.cut(who, other, cut);
+            self.cut(other, who, cut);
+        }
     }
 
-    pub(crate) fn dcs_reachable(&mut self, who: usize, reachable: bool) {
-        self.handles[who].set_reachable(reachable);
+    /// One direction only.
+    pub(crate) fn cut(&self, from: usize, to: usize, cut: bool) {
+        self.fleet.moving().cut[from][to] = cut && from != to;
+    }
+
+    pub(crate) fn dcs_reachable(&self, who: usize, reachable: bool) {
+        let dcs = self.len();
+        self.cut(who, dcs, !reachable);
+        self.cut(dcs, who, !reachable);
+    }
+
+    /// Writes the dynamic configuration.
+    pub(crate) fn configure(&mut self, config: Value) {
+        let paused = |config: &Map<String, Value>| config.get("pause") == Some(&json!(true));
+        let before = paused(&self.config);
+        self.config = config.as_object().cloned().unwrap_or_default();
+        if paused(&self.config) != before {
+            self.fleet.moving().paused_since = None;
+            self.pause_known_at = None;
+        }
+        self.store.put(CONFIG, config.to_string());
+    }
+
+    /// From now on every agent is held to maintenance mode, when each of them has heard of it.
+    pub(crate) fn hold_to_pause(&mut self) {
+        self.fleet.moving().paused_since = Some(Instant::now());
+    }
+
+    /// An operator asks for something that touches servers also in maintenance mode.
+    pub(crate) fn touch(&self) {
+        self.fleet.moving().touched_until = Some(Instant::now() + Duration::from_secs(60));
+    }
+
+    /// A switchover (with a leader) or manual failover.
+    pub(crate) fn hand_over(&mut self, request: &Value) {
+        self.touch();
+        if let Some(candidate) = request["member"].as_str().and_then(|name| self.fleet.index(name)) {
+            self.fleet.moving().by_hand[candidate] = Some(Instant::now());
+        }
+        self.loses_by_hand |= request["leader"].is_null();
+        self.store.put(FAILOVER, request.to_string());
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
-        self.fleet.index(&self.store.get("/service/sim/leader")?)
+        self.fleet.leader()
     }
 
-    /// The member that accepts writes, checking that there is at most one.
+    /// The member that takes writes.
     pub(crate) fn writable(&self) -> Option<usize> {
-        let servers = self.fleet.servers();
-        let writable: Vec<usize> = (0..servers.len()).filter(|i| servers[*i].is_writable()).collect();
-        assert!(writable.len() <= 1, "two writable primaries: {writable:?}\n{}", self.log.join("\n"));
-        writable.first().copied()
+        let moving = self.fleet.moving();
+        (0..self.len()).find(|i| moving.servers[*i].is_writable())
     }
 
-    /// Lets time pass in small moments: streaming, a client's write, the checks.
-    pub(crate) async fn pass(&mut self, time: Duration) {
+    /// Lets time pass in small moments: servers, agents, clients, the checks.
+    pub(crate) async fn pass(&mut self, time: Duration) -> Outcome {
         let end = Instant::now() + time;
         while Instant::now() < end {
-            self.moment().await;
+            self.moment().await?;
         }
+        Ok(())
     }
 
-    async fn moment(&mut self) {
-        sleep(Duration::from_millis(10)).await;
-        let (chance, percent) = (&mut self.chance, self.lag_percent);
-        self.fleet.replicate(|_| percent > 0 && chance.below(100) < percent);
-        if let Some(primary) = self.writable() {
-            self.row += 1;
-            if self.fleet.write(primary, self.row) {
-                self.waiting.push((primary, self.row));
-            }
+    async fn moment(&mut self) -> Outcome {
+        sleep(MOMENT).await;
+        self.fleet.tick();
+        for member in &mut self.members {
+            member.tick(&self.config);
         }
-        let fleet = Arc::clone(&self.fleet);
-        let acknowledged = &mut self.acknowledged;
-        self.waiting.retain(|(server, row)| {
-            let lives = fleet.servers()[*server].is_running;
-            let done = fleet.is_acknowledged(*server, *row);
-            if done {
-                acknowledged.push(*row);
-            }
-            lives && !done
-        });
+        if self.loses_by_hand {
+            let is_settled = self.store.get(FAILOVER).is_none_or(|text| !text.contains("member"));
+            self.loses_by_hand = !is_settled;
+        }
+        self.fleet.clients(!self.loses_by_hand && is_sync_noted(&self.store));
+        let violation = self.fleet.moving().violation.clone();
+        violation.map_or(Ok(()), |what| Err(self.failure(what)))
+    }
+
+    pub(crate) fn failure(&self, what: impl Into<String>) -> Failure {
+        let dump = self.dump();
+        Failure { what: what.into(), log: format!("{}\n{dump}", self.fleet.moving().log.join("\n")) }
     }
 
     /// No row that a client was told is committed is missing on the leader.
-    pub(crate) fn assert_nothing_lost(&self) {
-        let leader = self.leader().expect("a healthy cluster has a leader");
-        let rows: std::collections::BTreeSet<u64> = self.fleet.servers()[leader].rows.iter().copied().collect();
-        let lost: Vec<u64> = self.acknowledged.iter().copied().filter(|row| !rows.contains(row)).collect();
-        assert!(lost.is_empty(), "acknowledged rows are lost: {lost:?}\n{}\n{}", self.log.join("\n"), self.dump());
+    pub(crate) fn nothing_lost(&self) -> Outcome {
+        let Some(leader) = self.leader() else { return Err(self.failure("nobody leads")) };
+        let missing = self.fleet.moving().missing(leader);
+        missing.map_or(Ok(()), |lost| Err(self.failure(format!("acknowledged rows are lost: {lost}"))))
     }
 
-    /// Lets time pass until a condition holds; panics with the log when it does not in time.
-    pub(crate) async fn until(&mut self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) -> Duration {
+    /// Lets time pass until a condition holds.
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        condition: impl Fn(&Self) -> bool,
+    ) -> Outcome<Duration> {
         let began = Instant::now();
         while !condition(self) {
-            assert!(began.elapsed() < limit, "{what}: not within {limit:?}\n{}\n{}", self.log.join("\n"), self.dump());
-            self.moment().await;
+            if began.elapsed() >= limit {
+                return Err(self.failure(format!("{what}: not within {limit:?}")));
+            }
+            self.moment().await?;
         }
-        began.elapsed()
+        Ok(began.elapsed())
     }
 
-    /// One leader that accepts writes, everybody else streaming from it.
+    /// One leader that takes writes, everybody else streaming.
     pub(crate) fn is_healthy(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
-        let servers = self.fleet.servers();
-        servers[leader].is_writable()
-            && (0..servers.len()).filter(|i| *i != leader).all(|i| servers[i].is_streaming && servers[i].in_recovery)
+        let moving = self.fleet.moving();
+        moving.servers[leader].is_writable()
+            && (0..self.len()).filter(|i| *i != leader).all(|i| moving.servers[i].is_streaming())
+    }
+
+    /// Healthy, and commits are protected as configured.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_healthy() && self.protects()
+    }
+
+    /// `/sync` names the standbys that the configuration asks for.
+    fn protects(&self) -> bool {
+        let mode = self.config.get("synchronous_mode").cloned().unwrap_or_default();
+        let noted = self.store.get(SYNC).and_then(|text| serde_json::from_str::<Value>(&text).ok()).unwrap_or_default();
+        if mode == json!(false) || mode.is_null() {
+            return !noted["leader"].is_string();
+        }
+        let Some(leader) = self.leader() else { return false };
+        let fits = |i: &usize| {
+            let tags = &self.fleet.locals[*i].tags;
+            *i != leader && !tags.nosync() && tags.replicatefrom().is_none()
+        };
+        let candidates = (0..self.len()).filter(fits).count() as u64;
+        let wanted = self.config.get("synchronous_node_count").and_then(Value::as_u64).unwrap_or(1);
+        let standbys = noted["sync_standby"].as_str().map_or(0, |list| list.split(',').count() as u64);
+        noted["leader"].as_str() == Some(self.fleet.names[leader].as_str()) && standbys >= wanted.min(candidates)
     }
 
     pub(crate) fn dump(&self) -> String {
         let mut text = String::new();
-        for (name, server) in self.fleet.names.iter().zip(self.fleet.servers().iter()) {
-            let rows = server.rows.len();
-            text +=
-                &format!("{name}: {:?} rows={rows}\n", crate::postgres::Server { rows: Vec::new(), ..server.clone() });
+        for (name, server) in self.fleet.names.iter().zip(self.fleet.moving().servers.iter()) {
+            let server = crate::server::Server { wal: Vec::new(), ..server.clone() };
+            text += &format!("{name}: {server:?}\n");
         }
         for key in self.store.keys() {
             text += &format!("{} = {}\n", key.key, key.text());
@@ -314,4 +273,9 @@ impl World {
 /// Settings of most worlds.
 pub(crate) fn settings() -> Value {
     json!({"ttl": 30, "loop_wait": 10, "retry_timeout": 10})
+}
+
+/// Members without anything special.
+pub(crate) fn plain(count: usize) -> Vec<Local> {
+    vec![Local { can_rewind: true, ..Local::default() }; count]
 }

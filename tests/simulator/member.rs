@@ -1,0 +1,374 @@
+//! One member's processes besides PostgreSQL: its agent, the deadline inside the agent, the guard outside.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pgherd::agent::{Board, Configure, Configured, Ended, Lease, Peers, Ports, Rules, Runner, Stated};
+use pgherd::cluster::{MemberName, PeerAnswer};
+use pgherd::config::Dynamic;
+use pgherd::ha::{Decision, Memory, Node, Observation, Step};
+use pgherd::io::clock::Clock;
+use serde_json::{Map, Value};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::{Fleet, Local};
+use crate::port::{Life, SimPostgres, peer_answer};
+use crate::sabotage::Sabotage;
+use crate::store::SimDcs;
+
+/// The simulated time of day, with what is wrong with it.
+struct SimClock {
+    began: Instant,
+    off_by_ms: Arc<Mutex<i64>>,
+}
+
+impl Clock for SimClock {
+    fn since_epoch(&self) -> Duration {
+        let off = *self.off_by_ms.lock().unwrap();
+        let since = Duration::from_secs(1_800_000_000) + self.began.elapsed();
+        since.saturating_add_signed(off)
+    }
+}
+
+trait AddSigned {
+    fn saturating_add_signed(self, ms: i64) -> Self;
+}
+
+impl AddSigned for Duration {
+    fn saturating_add_signed(self, ms: i64) -> Self {
+        let by = Self::from_millis(ms.unsigned_abs());
+        if ms < 0 { self.saturating_sub(by) } else { self + by }
+    }
+}
+
+/// Answers for members out of their servers, if the network and their agents let them.
+struct SimPeers {
+    fleet: Arc<Fleet>,
+    me: usize,
+    lives: Arc<Mutex<Vec<Arc<Life>>>>,
+}
+
+#[async_trait]
+impl Peers for SimPeers {
+    async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
+        let delay = {
+            let mut moving = self.fleet.moving();
+            let most = moving.delay_ms;
+            1 + moving.chance.below(most + 1) + moving.chance.below(most + 1)
+        };
+        sleep(Duration::from_millis(delay)).await;
+        let mut answers = BTreeMap::new();
+        let mut is_slow = false;
+        for name in members.keys() {
+            let other = self.fleet.index(name).unwrap();
+            let life = Arc::clone(&self.lives.lock().unwrap()[other]);
+            let is_reachable = self.fleet.moving().can_connect(self.me, other);
+            let answer = if !is_reachable || life.is_frozen() {
+                is_slow = true;
+                PeerAnswer::Unreachable("timed out".into())
+            } else if life.is_over() {
+                PeerAnswer::Unreachable("connection refused".into())
+            } else {
+                peer_answer(&self.fleet, other)
+            };
+            answers.insert(name.clone(), answer);
+        }
+        if is_slow {
+            sleep(Duration::from_secs(2)).await;
+        }
+        answers
+    }
+}
+
+struct SimConfigure {
+    name: MemberName,
+    local: Local,
+}
+
+impl Configure for SimConfigure {
+    fn configure(&self, dynamic: &Map<String, Value>, before: &Dynamic) -> Configured {
+        let (settings, _) = before.after(dynamic);
+        let name = &self.name;
+        let node = Node {
+            name: name.clone(),
+            tags: self.local.tags.clone(),
+            conn_url: format!("postgres://{name}:5432/postgres"),
+            api_url: format!("http://{name}:8008/patroni"),
+            may_bootstrap: true,
+            initial_config: dynamic.clone(),
+            remove_on_divergence: self.local.remove_on_divergence,
+            remove_on_rewind_failure: self.local.remove_on_rewind_failure,
+            ..Node::default()
+        };
+        Configured { settings, postgres: None, node, warnings: Vec::new() }
+    }
+
+    fn reload(&self) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    fn keep(&self, _dynamic: &Map<String, Value>) {}
+}
+
+/// The agent's process.
+struct Agent {
+    task: JoinHandle<Ended>,
+    leave: CancellationToken,
+    lease: Arc<Lease>,
+    board: Arc<Board>,
+    /// The last deadline that was acted upon.
+    fired: Option<Instant>,
+}
+
+/// The guard's process: it outlives the agent.
+#[derive(Default)]
+struct Guard {
+    deadline: Option<Instant>,
+    fired: Option<Instant>,
+    frozen_until: Option<Instant>,
+}
+
+/// See the module.
+pub(crate) struct Member {
+    fleet: Arc<Fleet>,
+    me: usize,
+    lives: Arc<Mutex<Vec<Arc<Life>>>>,
+    agent: Option<Agent>,
+    guard: Guard,
+    drift: i64,
+    off_by_ms: Arc<Mutex<i64>>,
+    sabotage: Option<Sabotage>,
+    /// When the agent that ended by itself is started again.
+    again_at: Option<Instant>,
+    is_machine_frozen: bool,
+}
+
+impl Member {
+    pub(crate) fn new(
+        fleet: &Arc<Fleet>,
+        me: usize,
+        lives: &Arc<Mutex<Vec<Arc<Life>>>>,
+        drift: i64,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
+        Self {
+            fleet: Arc::clone(fleet),
+            me,
+            lives: Arc::clone(lives),
+            agent: None,
+            guard: Guard::default(),
+            drift,
+            off_by_ms: Arc::default(),
+            sabotage,
+            again_at: None,
+            is_machine_frozen: false,
+        }
+    }
+
+    pub(crate) fn start(&mut self, config: &Map<String, Value>) {
+        let fleet = &self.fleet;
+        let name = fleet.names[self.me].clone();
+        let life = Arc::new(Life::default());
+        let handle = fleet.store.handle("sim", Some(&name));
+        let ports = Ports {
+            dcs: SimDcs::new(fleet, self.me, handle, self.drift),
+            postgres: Arc::new(SimPostgres { fleet: Arc::clone(fleet), me: self.me, life: Arc::clone(&life) }),
+            peers: Arc::new(SimPeers { fleet: Arc::clone(fleet), me: self.me, lives: Arc::clone(&self.lives) }),
+            configure: Arc::new(SimConfigure { name, local: fleet.locals[self.me].clone() }),
+            clock: Arc::new(SimClock { began: fleet.began, off_by_ms: Arc::clone(&self.off_by_ms) }),
+        };
+        let runner = Runner::new(ports, config).deciding_by(rules(fleet, self.me, self.sabotage));
+        let (lease, board) = (runner.lease(), runner.board());
+        let leave = CancellationToken::new();
+        let task = {
+            let (life, leave) = (Arc::clone(&life), leave.clone());
+            tokio::spawn(async move { life.run(runner.run(leave)).await })
+        };
+        self.lives.lock().unwrap()[self.me] = life;
+        self.again_at = None;
+        self.agent = Some(Agent { task, leave, lease, board, fired: None });
+    }
+
+    fn life(&self) -> Arc<Life> {
+        Arc::clone(&self.lives.lock().unwrap()[self.me])
+    }
+
+    /// The agent's process is killed; server and guard live on.
+    pub(crate) fn kill(&mut self) {
+        self.life().end();
+        if let Some(agent) = self.agent.take() {
+            agent.task.abort();
+        }
+        self.again_at = None;
+        self.fleet.moving().servers[self.me].operation = None;
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.agent.as_ref().is_some_and(|agent| !agent.task.is_finished() && !agent.leave.is_cancelled())
+    }
+
+    /// The agent is told to end.
+    pub(crate) fn terminate(&self) {
+        if let Some(agent) = &self.agent {
+            agent.leave.cancel();
+        }
+    }
+
+    pub(crate) fn board(&self) -> Option<Arc<Board>> {
+        self.agent.as_ref().map(|agent| Arc::clone(&agent.board))
+    }
+
+    /// SIGSTOP and SIGCONT for the agent.
+    pub(crate) fn freeze_agent(&self, frozen: bool) {
+        self.life().freeze(frozen);
+    }
+
+    /// The whole machine is suspended, or goes on.
+    pub(crate) fn freeze_machine(&mut self, frozen: bool) {
+        self.freeze_agent(frozen);
+        let mut moving = self.fleet.moving();
+        if moving.servers[self.me].is_alive() {
+            moving.servers[self.me].is_frozen = frozen;
+        }
+        if self.is_machine_frozen && !frozen {
+            moving.thawed[self.me] = Some(Instant::now());
+            let wait = moving.chance.below(100);
+            self.guard.frozen_until = Some(Instant::now() + Duration::from_millis(wait));
+        }
+        self.is_machine_frozen = frozen;
+    }
+
+    /// The machine loses power: nothing of it lives on.
+    pub(crate) fn power_off(&mut self) {
+        self.freeze_machine(false);
+        self.kill();
+        self.guard = Guard::default();
+        self.fleet.kill(self.me);
+    }
+
+    /// The wall clock is set.
+    pub(crate) fn set_clock(&self, off_by_ms: i64) {
+        *self.off_by_ms.lock().unwrap() = off_by_ms;
+    }
+
+    /// What the deadline thread, the guard and the service manager do by themselves.
+    pub(crate) fn tick(&mut self, config: &Map<String, Value>) {
+        self.deadline();
+        self.guard();
+        let Some(agent) = &mut self.agent else { return };
+        if !agent.task.is_finished() || agent.leave.is_cancelled() {
+            return;
+        }
+        match self.again_at {
+            None => {
+                let end = futures::FutureExt::now_or_never(&mut agent.task);
+                let name = &self.fleet.names[self.me];
+                let mut moving = self.fleet.moving();
+                match end {
+                    Some(Ok(ended)) => moving.say(self.fleet.began, &format!("{name}: the agent ended: {ended:?}")),
+                    other => moving.violate(format!("{name}: the agent panicked: {other:?}")),
+                }
+                self.again_at = Some(Instant::now() + Duration::from_secs(1));
+            }
+            Some(at) if Instant::now() >= at => {
+                self.life().end();
+                self.start(config);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn deadline(&mut self) {
+        let is_frozen = self.life().is_frozen();
+        let Some(agent) = self.agent.as_mut().filter(|_| !is_frozen) else { return };
+        if self.sabotage == Some(Sabotage::NoDeadline) {
+            return;
+        }
+        let due = agent.lease.deadline().filter(|at| Instant::now() >= *at && agent.fired != Some(*at));
+        if let Some(at) = due {
+            agent.fired = Some(at);
+            agent.lease.lost();
+            self.fleet.say(format!("{}: the deadline of the lease fires", self.fleet.names[self.me]));
+            self.fleet.kill(self.me);
+        }
+    }
+
+    fn guard(&mut self) {
+        if self.is_machine_frozen || self.guard.frozen_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let is_frozen = self.life().is_frozen();
+        if let Some(agent) = self.agent.as_ref().filter(|_| !is_frozen) {
+            match agent.lease.stated() {
+                Stated::Nothing => {}
+                Stated::Disarmed => self.guard.deadline = None,
+                Stated::Armed(_) => {
+                    if let Some(at) = agent.lease.deadline() {
+                        self.guard.deadline = Some(at);
+                    }
+                }
+            }
+        }
+        if matches!(self.sabotage, Some(Sabotage::NoDeadline | Sabotage::NoGuard)) {
+            return;
+        }
+        let due = self.guard.deadline.filter(|at| Instant::now() >= *at && self.guard.fired != Some(*at));
+        if let Some(at) = due {
+            self.guard.fired = Some(at);
+            self.fleet.say(format!("{}: the guard fires", self.fleet.names[self.me]));
+            self.fleet.kill(self.me);
+        }
+    }
+}
+
+/// The rules of an agent: the real ones with what is wrong with them, noted in the world's log.
+fn rules(fleet: &Arc<Fleet>, me: usize, sabotage: Option<Sabotage>) -> Rules {
+    let fleet = Arc::clone(fleet);
+    let last = Mutex::new((0, String::new()));
+    Arc::new(move |seen: &Observation, memory: &Memory| {
+        let decision = match sabotage {
+            Some(sabotage) => sabotage.decide(seen, memory),
+            None => pgherd::ha::decide(seen, memory),
+        };
+        let mut moving = fleet.moving();
+        if sabotage.is_none()
+            && let Some(finding) = pgherd::ha::check(seen, &decision).first()
+        {
+            moving.violate(format!("{}: {}", fleet.names[me], finding.0));
+        }
+        let steps = deeds(&decision);
+        let line = if decision.again && steps.is_empty() { String::new() } else { decision.reason.to_string() };
+        let mut last = last.lock().unwrap();
+        if !steps.is_empty() || (!line.is_empty() && last.1 != line) {
+            moving.say(fleet.began, &format!("{}: [{}] {line}{steps}", fleet.names[me], decision.rule));
+            *last = (decision.rule, line);
+        }
+        decision
+    })
+}
+
+/// The steps that change something, in words.
+fn deeds(decision: &Decision) -> String {
+    let mut text = String::new();
+    for step in &decision.steps {
+        match step {
+            Step::AcquireLeader | Step::TakeLeader | Step::QuitNow | Step::CancelTask | Step::RemoveDataDir => {
+                text += &format!(" | {step:?}");
+            }
+            Step::ReleaseLeader(status) => text += &format!(" | release {:?}", status.as_ref().map(|s| s.optime)),
+            Step::WriteSync { state, .. } => {
+                text += &format!(" | /sync {:?} {} {:?}", state.leader, state.quorum, state.voters);
+            }
+            Step::DeleteSync(_) => text += " | no /sync",
+            Step::SetSyncNames(names) => text += &format!(" | names {names:?}"),
+            Step::Begin(task) => text += &format!(" | begin {}", task.action()),
+            Step::Exit { message, .. } => text += &format!(" | exit {message}"),
+            _ => {}
+        }
+    }
+    text
+}

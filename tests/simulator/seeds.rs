@@ -1,0 +1,73 @@
+//! Which seeds are played, and how.
+//!
+//! `SEED=123 cargo test --test simulator seeds` plays one seed and prints its log; `SEEDS=0..2000` a range.
+
+use std::ops::Range;
+
+use crate::lot::play;
+use crate::sabotage::Sabotage;
+use crate::world::Failure;
+
+/// Every seed of this range is played by `make test`.
+const SEEDS: Range<u64> = 0..160;
+
+/// Seeds that have found something once, whatever the range is.
+const KNOWN: &[u64] = &[];
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().expect("a seed is a number")
+}
+
+fn seeds() -> Vec<u64> {
+    if let Ok(seed) = std::env::var("SEED") {
+        return vec![number(&seed)];
+    }
+    match std::env::var("SEEDS") {
+        Ok(range) => {
+            let (from, to) = range.split_once("..").expect("SEEDS is FROM..TO");
+            (number(from)..number(to)).collect()
+        }
+        Err(_) => SEEDS.collect(),
+    }
+}
+
+/// One seed in a runtime of its own.
+pub(crate) fn play_one(seed: u64, sabotage: Option<Sabotage>) -> Result<String, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(play(seed, sabotage))
+}
+
+/// Every seed whose remainder is `part`. All failures are counted, the first is told.
+#[allow(clippy::print_stderr, reason = "who replays a seed wants to see what happens")]
+fn play_part(part: u64, of: u64) {
+    let mut failed: Vec<(u64, Failure)> = Vec::new();
+    for seed in seeds().into_iter().filter(|seed| seed % of == part) {
+        match play_one(seed, None) {
+            Ok(log) if std::env::var("SEED").is_ok() => eprintln!("{log}"),
+            Ok(_) => {}
+            Err(failure) => failed.push((seed, failure)),
+        }
+    }
+    let summary: Vec<String> = failed.iter().map(|(seed, failure)| format!("SEED={seed}: {}", failure.what)).collect();
+    if let Some((seed, failure)) = failed.first() {
+        panic!("seed {seed} failed; replay it with SEED={seed}\n{failure:?}\n\nall of them:\n{}", summary.join("\n"));
+    }
+}
+
+macro_rules! parts {
+    ($($name:ident $part:literal),*) => {
+        $(#[test]
+        fn $name() {
+            play_part($part, 8);
+        })*
+    };
+}
+
+parts!(part_0 0, part_1 1, part_2 2, part_3 3, part_4 4, part_5 5, part_6 6, part_7 7);
+
+#[test]
+fn known() {
+    for seed in KNOWN {
+        play_one(*seed, None).unwrap_or_else(|failure| panic!("seed {seed} failed again\n{failure:?}"));
+    }
+}
