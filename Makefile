@@ -12,12 +12,13 @@ test unit-and-stories: export PROPTEST_RNG_SEED ?= 1
 FMT := --config-path .ci/rustfmt.toml
 NEXTEST := --config-file .ci/nextest.toml
 
-.PHONY: help demo test setup-demo setup-test fmt lint doc unit-and-stories generated bench campaign clean
+.PHONY: help demo test setup-demo setup-test fmt lint doc unit-and-stories generated bench bench-at-rest campaign clean
 
 help:
 	@echo 'make demo   a three-member cluster on this machine, with a live view (without a terminal: a self-checking tour)'
 	@echo 'make test   everything CI runs'
 	@echo 'make bench  write outages of pgherd and Patroni, side by side'
+	@echo 'make bench-at-rest  memory, processor time, DCS and REST requests of pgherd and Patroni, side by side'
 	@echo 'make campaign  faults by lot on real processes, and what they cost'
 
 demo: setup-demo
@@ -49,6 +50,9 @@ generated:
 
 bench: setup-test
 	$(CARGO) bench --profile dev --bench write_outage
+
+bench-at-rest: setup-test
+	$(CARGO) bench --bench at_rest
 
 campaign: setup-test
 	$(CARGO) bench --profile dev --bench campaign

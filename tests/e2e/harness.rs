@@ -262,9 +262,14 @@ impl Cluster {
         self.members[i].kind = kind;
     }
 
+    /// The process of a running agent.
+    pub fn agent(&self, i: usize) -> u32 {
+        self.members[i].agent.as_ref().expect("the agent runs").id()
+    }
+
     /// Signals the agent (`TERM`, `KILL`, `STOP`, `CONT`, `HUP`).
     pub fn signal_agent(&self, i: usize, name: &str) {
-        signal(self.members[i].agent.as_ref().unwrap().id(), name);
+        signal(self.agent(i), name);
     }
 
     pub fn kill_agent(&mut self, i: usize) {
