@@ -34,7 +34,7 @@ pub struct State {
     /// Who we are.
     pub node: Node,
     /// The settings in force.
-    pub settings: Dynamic,
+    pub settings: Arc<Dynamic>,
     /// The role of the local server.
     pub role: Role,
     /// The last look at the server.
@@ -65,7 +65,7 @@ impl Board {
         let (requests, receiver) = mpsc::channel(16);
         let state = State {
             node,
-            settings,
+            settings: Arc::new(settings),
             role: Role::Uninitialized,
             instance: InstanceState::default(),
             snapshot: None,
@@ -95,6 +95,11 @@ impl Board {
     /// A copy of everything.
     pub fn state(&self) -> State {
         self.lock().clone()
+    }
+
+    /// Takes what is needed out of it.
+    pub(super) fn read<T>(&self, take: impl FnOnce(&State) -> T) -> T {
+        take(&self.lock())
     }
 
     /// Changes something.

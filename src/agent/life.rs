@@ -22,6 +22,7 @@ use crate::postgres::{Postgres, Server};
 
 use super::board::Board;
 use super::configuration::Files;
+use super::gauge::Gauge;
 use super::guard;
 use super::node::AgentNode;
 use super::peers::RestPeers;
@@ -169,7 +170,8 @@ async fn serve(
     })?;
     let settings = api::Settings::load(&local.restapi).await.map_err(|error| StartError(chain(&error)))?;
     let (sender, receiver) = watch::channel(Arc::new(settings));
-    let node = AgentNode { board: Arc::clone(board), ports: ports.clone(), scope: local.scope.clone() };
+    let gauge = Gauge::new(Arc::clone(&ports.postgres));
+    let node = AgentNode { board: Arc::clone(board), ports: ports.clone(), gauge, scope: local.scope.clone() };
     let server = api::serve(listener, Arc::new(node), receiver, shutdown.clone());
     let mut followed = files.follow();
     let stop = shutdown.clone();

@@ -11,6 +11,7 @@ pub mod store;
 
 mod carry_out;
 mod configuration;
+mod gauge;
 mod journal;
 mod logging;
 mod node;

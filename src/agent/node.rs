@@ -13,13 +13,16 @@ use crate::api::{Command, FailsafePing, Live, NodeFacts};
 use crate::cluster::{ClusterView, FailoverKey, Lsn, MemberName, PeerAnswer, Version};
 use crate::dcs::DcsError;
 use crate::ha::{Reply, RequestKind};
-use crate::postgres::Look;
 
 use super::board::Board;
+use super::gauge::Gauge;
 use super::ports::Ports;
 
-/// A status query takes no longer.
-const LIVE_BUDGET: Duration = Duration::from_secs(2);
+/// A health check waits no longer for PostgreSQL: load balancers ask often and give up soon.
+const HEALTH_PATIENCE: Duration = Duration::from_millis(40);
+
+/// A status waits longer: who asks for it wants to know.
+const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A server that did not answer a status query is asked again for so long.
 const RETRY_FOR: Duration = Duration::from_secs(1);
@@ -31,61 +34,41 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct AgentNode {
     pub(super) board: Arc<Board>,
     pub(super) ports: Ports,
+    pub(super) gauge: Arc<Gauge>,
     pub(super) scope: String,
-}
-
-impl AgentNode {
-    async fn ask_server(&self) -> Option<Live> {
-        let look = Look { slots: false, senders: false, standby_timeline: true, budget: LIVE_BUDGET };
-        let state = self.ports.postgres.look(&look).await;
-        let monitor = state.monitor?;
-        let receiver = monitor.receiver.as_ref();
-        let received = if monitor.receive_lsn == Lsn::ZERO { monitor.replay_lsn } else { monitor.receive_lsn };
-        Some(Live {
-            in_recovery: monitor.in_recovery,
-            server_version: state.server_version.unwrap_or_default(),
-            postmaster_start_time: state.postmaster_start_time,
-            location: monitor.flush_lsn,
-            received,
-            replayed: monitor.replay_lsn,
-            replayed_timestamp: monitor.replayed_timestamp.clone(),
-            is_replay_paused: monitor.replay_paused,
-            timeline: monitor.timeline,
-            replication_state: monitor.replication_state().map(str::to_owned),
-            latest_end_lsn: receiver.and_then(|receiver| receiver.latest_end_lsn),
-            replication: self.ports.postgres.replication().await,
-        })
-    }
 }
 
 #[async_trait]
 impl api::Node for AgentNode {
     fn facts(&self) -> NodeFacts {
-        let state = self.board.state();
-        NodeFacts {
+        let holds_lock = self.board.leads();
+        self.board.read(|state| NodeFacts {
             name: state.node.name.clone(),
             scope: self.scope.clone(),
             role: state.role,
             state: state.instance.state,
-            holds_lock: self.board.leads(),
-            failsafe: state.failsafe,
-            is_failsafe_active: state.failsafe_ping.is_some_and(|(_, at)| at.elapsed() < state.settings.ttl),
-            dynamic: Arc::new(state.settings),
+            holds_lock,
+            failsafe: state.failsafe.clone(),
+            is_failsafe_active: state.failsafe_ping.as_ref().is_some_and(|(_, at)| at.elapsed() < state.settings.ttl),
+            dynamic: Arc::clone(&state.settings),
             tags: state.node.tags.published(),
             next_cycle: state.next_cycle,
-            scheduled_restart: state.scheduled_restart,
-            pending_restart: state.instance.pending_restart,
+            scheduled_restart: state.scheduled_restart.clone(),
+            pending_restart: state.instance.pending_restart.clone(),
             watchdog_failed: false,
             dcs_last_seen: i64::try_from(state.dcs_last_seen).unwrap_or(i64::MAX),
-            system_id: state.instance.system_id,
-        }
+            system_id: state.instance.system_id.clone(),
+        })
     }
 
-    async fn live(&self, retry: bool) -> Option<Live> {
+    async fn live(&self, retry: bool) -> Option<Arc<Live>> {
+        if !retry {
+            return self.gauge.read(HEALTH_PATIENCE).await;
+        }
         let give_up = Instant::now() + RETRY_FOR;
         loop {
-            let answer = self.ask_server().await;
-            if answer.is_some() || !retry || Instant::now() >= give_up {
+            let answer = self.gauge.read(STATUS_PATIENCE).await;
+            if answer.is_some() || Instant::now() >= give_up {
                 return answer;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -101,7 +84,7 @@ impl api::Node for AgentNode {
     }
 
     async fn load(&self) -> Result<Arc<ClusterView>, DcsError> {
-        let limit = self.board.state().settings.retry_timeout;
+        let limit = self.board.read(|state| state.settings.retry_timeout);
         let loaded = tokio::time::timeout(limit, self.ports.dcs.load()).await;
         match loaded.unwrap_or_else(|_| Err(DcsError::unavailable(format!("no answer within {limit:?}")))) {
             Ok(view) => {
@@ -151,6 +134,6 @@ impl api::Node for AgentNode {
 
     fn failsafe_ping(&self, ping: FailsafePing) -> Option<Lsn> {
         self.board.update(|state| state.failsafe_ping = Some((ping.name, Instant::now())));
-        self.board.state().instance.monitor.map(|monitor| monitor.position())
+        self.board.read(|state| state.instance.monitor.as_ref().map(|monitor| monitor.position()))
     }
 }

@@ -198,7 +198,7 @@ impl Runner {
     /// One cycle. Returns how soon the next one is due at the latest, if sooner than usual.
     async fn cycle(&mut self, is_leaving: bool) -> Option<Duration> {
         self.is_leaving = is_leaving;
-        if self.board.state().reload {
+        if self.board.read(|state| state.reload) {
             self.board.update(|state| state.reload = false);
             self.reload();
         }
@@ -219,7 +219,7 @@ impl Runner {
             task: None,
             ended,
             requests: self.pending.clone(),
-            failsafe_ping: self.board.state().failsafe_ping.map(|(name, at)| (name, self.ms(at))),
+            failsafe_ping: self.board.read(|state| state.failsafe_ping.clone()).map(|(name, at)| (name, self.ms(at))),
             is_leaving,
             done: Done::default(),
         };
@@ -367,7 +367,9 @@ impl Runner {
         let scheduled = self.memory.scheduled_restart.clone();
         self.board.update(|state| {
             state.node = self.node.clone();
-            state.settings = self.settings.clone();
+            if *state.settings != self.settings {
+                state.settings = Arc::new(self.settings.clone());
+            }
             state.instance = seen.instance.clone();
             state.role = role;
             state.scheduled_restart = scheduled;

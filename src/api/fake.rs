@@ -202,8 +202,8 @@ impl Node for FakeNode {
         self.facts.lock().unwrap().clone()
     }
 
-    async fn live(&self, _retry: bool) -> Option<Live> {
-        self.live.lock().unwrap().clone()
+    async fn live(&self, _retry: bool) -> Option<Arc<Live>> {
+        self.live.lock().unwrap().clone().map(Arc::new)
     }
 
     fn snapshot(&self) -> Option<Arc<ClusterView>> {

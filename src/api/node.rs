@@ -25,9 +25,10 @@ pub trait Node: Send + Sync + 'static {
     /// What the agent knows at this moment. Must not block.
     fn facts(&self) -> NodeFacts;
 
-    /// Asks the running PostgreSQL now, within a bounded time; `None` when it does not answer. With `retry`, a query
-    /// that failed for reasons of the connection is repeated once after 1 to 1.8 s.
-    async fn live(&self, retry: bool) -> Option<Live>;
+    /// What the running PostgreSQL says now, within a bounded time; `None` when it does not answer. With `retry`, a
+    /// query that failed for reasons of the connection is repeated for a second. Without, the wait is a few
+    /// milliseconds, and a server that is slow is taken for what it was two seconds ago.
+    async fn live(&self, retry: bool) -> Option<Arc<Live>>;
 
     /// The cached snapshot: the last one loaded, while younger than `ttl` and while no load has failed since.
     fn snapshot(&self) -> Option<Arc<ClusterView>>;

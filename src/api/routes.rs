@@ -181,13 +181,13 @@ fn settings(facts: &NodeFacts, view: Option<&ClusterView>) -> Arc<Dynamic> {
 }
 
 async fn with_picture<T>(node: &dyn Node, retry: bool, make: impl FnOnce(&Picture<'_>) -> T) -> T {
-    let live: Option<Live> = if can_be_asked(&node.facts()) { node.live(retry).await } else { None };
+    let live: Option<Arc<Live>> = if can_be_asked(&node.facts()) { node.live(retry).await } else { None };
     // The query may have taken a while: what the agent knows by now goes with its answer, and over it.
     let facts = node.facts();
     let live = live.filter(|_| can_be_asked(&facts));
     let view = node.snapshot();
     let dynamic = settings(&facts, view.as_deref());
-    make(&Picture { facts: &facts, live: live.as_ref(), view: view.as_deref(), dynamic: &dynamic })
+    make(&Picture { facts: &facts, live: live.as_deref(), view: view.as_deref(), dynamic: &dynamic })
 }
 
 async fn health_check(node: &dyn Node, asked: &Asked) -> Answer {

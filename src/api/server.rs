@@ -1,26 +1,29 @@
 //! The HTTP server: sockets, TLS, limits, and what every answer is dressed in.
 //!
-//! One request per connection, as Patroni serves them: nothing idles, and a client that hangs can hold no more than
-//! one place for a bounded time. Whatever is slow (a client, PostgreSQL, the DCS) ends at a limit with an answer or a
-//! closed connection.
+//! A connection serves one read-only request after another, and closes after any other. A client that idles or hangs
+//! holds one place for a bounded time. Whatever is slow (a client, PostgreSQL, the DCS) ends at a limit with an answer
+//! or a closed connection.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body as AxumBody;
 use hyper::body::{Bytes, Incoming};
 use hyper::ext::ReasonPhrase;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SERVER};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SERVER, USER_AGENT,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -184,48 +187,52 @@ impl Server {
         if let Err(error) = set_socket_options(&stream) {
             tracing::debug!(%address, %error, "cannot set socket options");
         }
-        let settings = Arc::clone(&self.settings.borrow());
-        let Some(tls) = settings.tls.clone() else {
-            return self.exchange(stream, address, false, settings).await;
+        let tls = self.settings.borrow().tls.clone();
+        let Some(tls) = tls else {
+            return self.exchange(stream, address, false).await;
         };
         let handshake = TlsAcceptor::from(tls).accept(stream);
         match tokio::time::timeout(self.limits.head, handshake).await {
             Ok(Ok(stream)) => {
                 let has_certificate = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
-                self.exchange(stream, address, has_certificate, settings).await;
+                self.exchange(stream, address, has_certificate).await;
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
         }
     }
 
-    /// One request, one answer.
-    async fn exchange<S>(&self, stream: S, address: SocketAddr, has_certificate: bool, settings: Arc<Settings>)
+    /// Requests and answers, one after another.
+    async fn exchange<S>(&self, stream: S, address: SocketAddr, has_certificate: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let answered = Notify::new();
+        let (answered, answers) = watch::channel(false);
+        let is_answering = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
-            let (settings, answered) = (&settings, &answered);
+            let (answered, is_answering) = (&answered, &is_answering);
             async move {
-                let client = (address, has_certificate);
-                let (answer, line) = self.handle(request, client, settings).await;
+                is_answering.store(true, Ordering::Relaxed);
+                // An open connection must not outlive a change of who may do what.
+                let settings = Arc::clone(&self.settings.borrow());
+                let stays = may_ask_again(&request);
+                let (answer, line) = self.handle(request, (address, has_certificate), &settings).await;
                 tracing::debug!(client = %address, request = line, status = answer.status.as_u16(), "REST request");
-                answered.notify_one();
-                Ok::<_, Infallible>(respond(answer, settings))
+                let mut response = respond(answer, &settings);
+                if !stays {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                is_answering.store(false, Ordering::Relaxed);
+                answered.send_replace(true);
+                Ok::<_, Infallible>(response)
             }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head)
-            .keep_alive(false)
             // A client may close its sending side once the request is out.
             .half_close(true)
             .serve_connection(TokioIo::new(stream), service);
-        let too_slow = async {
-            answered.notified().await;
-            tokio::time::sleep(self.limits.drain).await;
-        };
         tokio::select! {
             biased;
             ended = connection => {
@@ -233,7 +240,18 @@ impl Server {
                     tracing::debug!(%address, %error, "REST connection ended early");
                 }
             }
-            () = too_slow => tracing::debug!(%address, "the client did not take its answer"),
+            () = self.too_slow(answers, &is_answering) => tracing::debug!(%address, "the client did not take its answer"),
+        }
+    }
+
+    /// Ends when an answer was given long ago and no request came after it.
+    async fn too_slow(&self, mut answered: watch::Receiver<bool>, is_answering: &AtomicBool) {
+        loop {
+            match tokio::time::timeout(self.limits.drain, answered.changed()).await {
+                Ok(Ok(())) => {}
+                Err(_) if !*answered.borrow() || is_answering.load(Ordering::Relaxed) => {}
+                Ok(Err(_)) | Err(_) => return,
+            }
         }
     }
 
@@ -305,6 +323,13 @@ impl Server {
             Err(_) => Err(Answer::error_page(StatusCode::REQUEST_TIMEOUT)),
         }
     }
+}
+
+/// Whether the connection stays open for another request. Not for Patroni's members: they ask so rarely that an idle
+/// connection would be closed at the moment they use it again.
+fn may_ask_again(request: &Request<Incoming>) -> bool {
+    let is_patroni = request.headers().get(USER_AGENT).is_some_and(|name| name.as_bytes().starts_with(b"Patroni/"));
+    matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !is_patroni
 }
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {

@@ -74,7 +74,10 @@ impl Running {
     /// Code, head in lower case, body.
     async fn ask(&self, method: &str, target: &str, body: Option<&str>) -> (u16, String, String) {
         let length = body.map(|body| format!("Content-Length: {}\r\n", body.len())).unwrap_or_default();
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n{length}\r\n{}", body.unwrap_or_default());
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{length}\r\n{}",
+            body.unwrap_or_default()
+        );
         take_apart(&self.raw(&request).await)
     }
 
@@ -388,6 +391,19 @@ async fn shutdown_lets_a_request_finish_and_then_closes() {
 }
 
 #[tokio::test]
+async fn a_connection_serves_one_reading_request_after_another() {
+    let server = leader().await;
+    let ask = |method: &str, more: &str| format!("{method} /patroni HTTP/1.1\r\nHost: x\r\n{more}\r\n");
+    let three = ask("GET", "") + &ask("HEAD", "") + &ask("GET", "User-Agent: Patroni/4.1.5 Python/3.11\r\n");
+    let answer = server.raw(&(three + &ask("GET", ""))).await;
+    // The first two leave the connection open, the third closes it.
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 3, "{answer}");
+    assert_eq!(answer.to_lowercase().matches("connection: close").count(), 1, "{answer}");
+    let writing = "POST /reload HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(server.raw(&format!("{writing}{writing}")).await.matches("HTTP/1.1 ").count(), 1);
+}
+
+#[tokio::test]
 async fn places_are_limited_and_given_back() {
     let limits = Limits { connections: 1, head: Duration::from_millis(300), ..Limits::default() };
     let server = Running::start_with(FakeNode::leader(), &config(), limits).await;
@@ -406,7 +422,7 @@ async fn over_a_pipe(node: FakeNode, request: &str) -> (String, Duration) {
     let (mut ours, theirs) = tokio::io::duplex(1 << 16);
     let begun = tokio::time::Instant::now();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let serving = server.exchange(theirs, address, false, settings);
+    let serving = server.exchange(theirs, address, false);
     let asking = async {
         ours.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
