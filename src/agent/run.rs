@@ -375,12 +375,28 @@ impl Runner {
             state.scheduled_restart = scheduled;
             state.last_decision = line;
         });
-        let promoting = self.task.as_ref().is_some_and(|task| matches!(task.task, ha::Task::Promote { .. }));
-        let primary = seen.instance.is_primary().unwrap_or(seen.instance.is_postmaster_alive) || promoting;
-        let leads = self.lease.leads_until().is_some();
-        if self.settings.pause || (!leads && !primary && self.task.is_none()) {
+        if self.settings.pause || !self.may_lead(seen) {
             self.lease.disarm();
         }
+    }
+
+    /// Whether the local server is a primary or may become one before the next cycle. A standby that is only being
+    /// started, or serves readers while the DCS is away, need not be stopped when the lease ends.
+    fn may_lead(&self, seen: &Observation) -> bool {
+        use crate::cluster::{Recovery, Role};
+        let may_become = self.task.as_ref().is_some_and(|task| match &task.task {
+            ha::Task::Start { recovery, .. } | ha::Task::Restart { recovery, .. } => match recovery {
+                Recovery::None => true,
+                Recovery::Keep => !seen.instance.is_recovery_configured,
+                Recovery::Standby(_) => false,
+            },
+            ha::Task::Bootstrap | ha::Task::PostBootstrap | ha::Task::Promote { .. } => true,
+            _ => false,
+        });
+        let was = matches!(self.memory.role, Some(Role::Primary | Role::Promoted));
+        let instance = &seen.instance;
+        let unknown = instance.is_postmaster_alive && (was || !instance.is_recovery_configured);
+        may_become || instance.is_primary().unwrap_or(unknown)
     }
 
     /// Takes a changed dynamic configuration over.

@@ -136,10 +136,7 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
         if view.member(candidate).is_some() {
             let Some(answers) = ask_everybody(cx) else { return Some(Race::Asking) };
             // A switchover goes to synchronous standbys only; a candidate that is none would wait for us, as we for it.
-            let outside = request.is_switchover()
-                && cx.is_sync_active()
-                && !cx.is_quorum_active()
-                && !view.sync.matches(candidate);
+            let outside = request.is_switchover() && cx.is_sync_active() && !view.sync.matches(candidate);
             let why = if outside { Some("not a synchronous standby") } else { limitation(answers.get(candidate)) };
             match why {
                 None => {

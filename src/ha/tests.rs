@@ -325,6 +325,22 @@ fn a_switchover_demotes_only_when_somebody_can_take_over() {
 }
 
 #[test]
+fn nobody_waits_for_a_candidate_that_synchronous_mode_bars() {
+    use crate::config::SynchronousMode;
+    let view = cluster().unlocked().failover(Some("a"), Some("c")).with(|view| {
+        view.sync.leader = Some("a".into());
+        view.sync.voters = vec!["b".into()];
+    });
+    let view = view.build();
+    for mode in [SynchronousMode::Priority, SynchronousMode::Quorum] {
+        let mut voter = scene("b", view.clone()).running(false).with(|seen| seen.settings.synchronous_mode = mode);
+        dead_leader(&mut voter.seen.done);
+        let decision = voter.decide();
+        assert!(decision.steps.contains(&Step::AcquireLeader), "{mode:?}: {}", decision.reason);
+    }
+}
+
+#[test]
 fn the_key_is_released_when_a_candidate_has_the_shutdown_checkpoint() {
     let task =
         Task::Stop { action: "switchover: demote".into(), mode: StopMode::Fast, checkpoint: true, timeout_ms: None };

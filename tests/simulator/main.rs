@@ -103,8 +103,14 @@ async fn a_lost_dcs_makes_the_primary_read_only_and_its_return_heals() {
     for who in 0..3 {
         world.dcs_reachable(who, false);
     }
+    let leader = world.leader().unwrap();
     world.until("demotion", MINUTE, |world| world.writable().is_none()).await.unwrap();
+    let serves = |world: &World| world.fleet.moving().servers[leader].is_up();
+    world.until("a read-only start", MINUTE, serves).await.unwrap();
+    let life = world.fleet.moving().servers[leader].life;
     world.pass(MINUTE).await.unwrap();
+    assert!(serves(&world), "readers are served while the DCS is away");
+    assert_eq!(world.fleet.moving().servers[leader].life, life, "the end of the lease is no reason to stop a standby");
     for who in 0..3 {
         world.dcs_reachable(who, true);
     }
