@@ -72,7 +72,7 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
         }
         members.retain(|name, _| view.sync.matches(name));
     }
-    compare(cx, &members, true)
+    compare(cx, &members, true, false)
 }
 
 /// In failsafe mode a primary without DCS that can reach us goes on leading, whatever the DCS says; and a member the
@@ -119,7 +119,8 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
     let action = action_name(Some(request));
     let candidate = request.candidate.clone().filter(|name| !name.is_empty());
     if candidate.as_ref() == Some(me) {
-        return Some(Race::Run);
+        // Any synchronous standby has every acknowledged commit, but in quorum mode only one that others vote for.
+        return Some(if is_bound_by_quorum(cx, request) { compare(cx, &voters(cx), false, true) } else { Race::Run });
     }
     if let Some(candidate) = &candidate {
         if cx.is_paused() {
@@ -137,7 +138,13 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
             let Some(answers) = ask_everybody(cx) else { return Some(Race::Asking) };
             // A switchover goes to synchronous standbys only; a candidate that is none would wait for us, as we for it.
             let outside = request.is_switchover() && cx.is_sync_active() && !view.sync.matches(candidate);
-            let why = if outside { Some("not a synchronous standby") } else { limitation(answers.get(candidate)) };
+            let answer = answers.get(candidate);
+            let why = match outside {
+                true => Some("not a synchronous standby"),
+                // Votes are lost to whoever is ahead: waiting for this one would be waiting for ever.
+                false if is_bound_by_quorum(cx, request) && is_behind(cx, answer) => Some("behind this node"),
+                false => limitation(answer),
+            };
             match why {
                 None => {
                     cx.info(format!("{action}: to {candidate}, i am {me}"));
@@ -161,11 +168,28 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
     if cx.is_sync_active() {
         members.retain(|name, _| view.sync.is_voter(name));
     }
-    Some(compare(cx, &members, false))
+    Some(compare(cx, &members, false, false))
 }
 
-/// Compares our own position with the peers'. Unreachable peers stop nobody.
-fn compare(cx: &mut Context<'_>, members: &BTreeMap<MemberName, Member>, check_lag: bool) -> Race {
+/// A switchover in quorum mode keeps to the votes. A manual failover does not: whoever asks for it gets it.
+fn is_bound_by_quorum(cx: &Context<'_>, request: &FailoverKey) -> bool {
+    request.is_switchover() && cx.is_quorum_active()
+}
+
+/// The known members that `/sync` names.
+fn voters(cx: &Context<'_>) -> BTreeMap<MemberName, Member> {
+    let mut members = cx.memory.known_members.clone();
+    members.retain(|name, _| cx.view().is_some_and(|view| view.sync.matches(name)));
+    members
+}
+
+fn is_behind(cx: &Context<'_>, answer: Option<&PeerAnswer>) -> bool {
+    matches!((answer, cx.position()), (Some(PeerAnswer::Answered { position, .. }), Some(own)) if *position < own)
+}
+
+/// Compares our own position with the peers'. Unreachable peers stop nobody, and priorities stop nobody who was named
+/// by an operator.
+fn compare(cx: &mut Context<'_>, members: &BTreeMap<MemberName, Member>, check_lag: bool, is_named: bool) -> Race {
     let Some(view) = cx.view() else { return Race::StandBack };
     let Some(own) = cx.position() else {
         cx.info("not racing: the local server did not tell its WAL position");
@@ -188,7 +212,7 @@ fn compare(cx: &mut Context<'_>, members: &BTreeMap<MemberName, Member>, check_l
     let answers = cx.done().peers.as_ref().unwrap_or(&none);
     let quorum = cx.is_quorum_active();
     let votes_at_start = if quorum && view.sync.matches(&me) { 0 } else { -1 };
-    let mut tally = Tally { own, votes: votes_at_start, ahead: 0, lost: false };
+    let mut tally = Tally { own, votes: votes_at_start, ahead: 0, lost: false, is_named };
     for name in members.keys().filter(|name| **name != me) {
         let in_voting_set = quorum && view.sync.matches(name);
         let by_key = cx.memory.known_members.get(name).is_some_and(|member| member.tags().nofailover());
@@ -214,6 +238,8 @@ struct Tally {
     votes: i64,
     ahead: u32,
     lost: bool,
+    /// An operator has named us.
+    is_named: bool,
 }
 
 fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, votes: bool, tally: &mut Tally) {
@@ -241,7 +267,7 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
         return cx.pass_over(name, "has no WAL position");
     }
     let (mine, theirs) = (cx.seen.node.tags.failover_priority(), tags.failover_priority());
-    let mut lower = *position == tally.own && mine < theirs;
+    let mut lower = *position == tally.own && mine < theirs && !tally.is_named;
     if lower && is_former_leader(cx, name) {
         cx.info(format!(
             "Ignoring former leader {name} having priority {theirs} higher than this nodes {mine} priority"

@@ -8,7 +8,7 @@ use super::*;
 use crate::cluster::builder::ClusterBuilder;
 use crate::cluster::{
     ClusterView, ControlData, DataDir, FollowChange, InstanceState, Lsn, MemberName, Monitor, PeerAnswer, Recovery,
-    RestartRequest, Role, State, StopMode, StopProgress, SystemId, Tags, Timeline,
+    RestartRequest, Role, State, StopMode, StopProgress, SyncState, SystemId, Tags, Timeline,
 };
 use crate::config::Dynamic;
 
@@ -338,6 +338,37 @@ fn nobody_waits_for_a_candidate_that_synchronous_mode_bars() {
         let decision = voter.decide();
         assert!(decision.steps.contains(&Step::AcquireLeader), "{mode:?}: {}", decision.reason);
     }
+}
+
+#[test]
+fn a_switchover_in_quorum_mode_keeps_to_the_votes() {
+    let view = cluster().unlocked().failover(Some("a"), Some("b")).with(|view| {
+        view.sync =
+            SyncState { leader: Some("a".into()), quorum: 1, voters: vec!["b".into(), "c".into()], version: None };
+    });
+    let view = view.build();
+    let quorum = |seen: &mut Observation| seen.settings.synchronous_mode = crate::config::SynchronousMode::Quorum;
+    let answers = |c: PeerAnswer| {
+        let gone = || PeerAnswer::Unreachable("connection refused".into());
+        Some(BTreeMap::from([("a".into(), gone()), ("b".into(), answer(1000)), ("c".into(), c)]))
+    };
+    let mut candidate = scene("b", view.clone()).running(false).with(quorum);
+    candidate.seen.done.peers = answers(answer(1000));
+    assert!(candidate.decide().steps.contains(&Step::AcquireLeader), "with the vote of c");
+    for c in [PeerAnswer::Unreachable("timed out".into()), answer(2000)] {
+        candidate.seen.done.peers = answers(c);
+        let decision = candidate.decide();
+        assert!(
+            !decision.steps.contains(&Step::AcquireLeader),
+            "c may have what was acknowledged: {}",
+            decision.reason
+        );
+    }
+    // The one that is ahead does not wait for the candidate, which must not lead.
+    let mut ahead = scene("c", view).running(false).with(quorum);
+    ahead.seen.done.peers = answers(answer(1000));
+    ahead.seen.done.peers.as_mut().unwrap().insert("b".into(), answer(500));
+    assert!(ahead.decide().steps.contains(&Step::AcquireLeader));
 }
 
 #[test]

@@ -212,7 +212,9 @@ impl Moving {
                 }
                 server.phase = Phase::Up;
                 if !server.in_recovery {
+                    // Recovery ends with a checkpoint.
                     server.wal.push(number);
+                    server.checkpointed = true;
                     self.say(began, &format!("{name}: the server takes writes again"));
                 }
                 return true;

@@ -555,8 +555,10 @@ impl Postgres for SimPostgres {
 
     async fn checkpoint(&self) -> Result<(), PgError> {
         self.takes(50, 500).await;
-        self.edit(|server| server.checkpointed |= server.is_up());
-        Ok(())
+        self.edit(|server| {
+            server.checkpointed |= server.is_writable();
+            if server.is_up() { Ok(()) } else { Err(refused("the server is not running")) }
+        })
     }
 
     async fn remove_data_dir(&self) -> Result<(), PgError> {
