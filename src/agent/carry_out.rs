@@ -55,7 +55,7 @@ async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> O
             let sent = Sent::now();
             let result = dcs.take_leader().await;
             if result.is_ok() {
-                runner.lease.renewed(sent, runner.settings.ttl, !runner.settings.pause);
+                runner.entitled(sent);
             }
             result
         }
@@ -259,7 +259,7 @@ fn lock_outcome(
 ) -> LockOutcome {
     let outcome = match answer {
         Ok(Ok(true)) => {
-            runner.lease.renewed(sent, runner.settings.ttl, !runner.settings.pause);
+            runner.entitled(sent);
             return LockOutcome::Kept;
         }
         Ok(Ok(false)) => LockOutcome::Lost,

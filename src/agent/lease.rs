@@ -3,13 +3,18 @@
 //! *Leading* is a fact of this process's clock: a renewal counts from before it was sent, so the belief ends no later
 //! than the lease at the DCS. The *deadline* comes earlier still. If the lease was not renewed by then, whatever the
 //! loop is doing (or if it hangs), the server is told to quit: writes stop before anybody else can have been elected.
+//!
+//! Both are counted with the time during which the machine was suspended: the DCS counted on.
+//!
+//! Whoever has another good reason to lead for a while (failsafe mode) says so with [`Lease::renewed`], too: belief,
+//! deadline, guard and watchdog follow from it, whatever the reason was.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::io::clock::since_boot;
+use crate::io::clock::{since_boot, suspended};
 
 /// The state both sides share.
 #[derive(Debug, Default)]
@@ -20,7 +25,8 @@ pub struct Lease {
 
 #[derive(Debug, Default)]
 struct State {
-    leads_until: Option<Instant>,
+    /// Until when we lead, and how long the machine had been suspended when that was reckoned.
+    leads_until: Option<(Instant, Duration)>,
     deadline: Option<Instant>,
     /// The deadline on the clock that counts on while the machine is suspended.
     boot_deadline: Option<Duration>,
@@ -33,12 +39,13 @@ struct State {
 pub struct Sent {
     at: Instant,
     since_boot: Duration,
+    suspended: Duration,
 }
 
 impl Sent {
     /// This moment.
     pub fn now() -> Self {
-        Self { at: Instant::now(), since_boot: since_boot() }
+        Self { at: Instant::now(), since_boot: since_boot(), suspended: suspended() }
     }
 }
 
@@ -53,6 +60,9 @@ pub enum Stated {
     /// The server must not run beyond this time since boot.
     Armed(Duration),
 }
+
+/// How often the deadline is compared with the clock: a suspended machine resumes in the middle of a wait.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How long before the end of the lease the server is told to quit: a sixth of it, at least a second.
 fn margin(ttl: Duration) -> Duration {
@@ -69,11 +79,15 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A renewal or acquisition sent at `sent` succeeded.
+    /// What was sent at `sent` entitles us to lead for `ttl` from then on: the DCS renewed the lease, or (in failsafe
+    /// mode) every member that could take over answered that it will not before that time is over. `armed`: the server
+    /// is stopped unless this is called again in time; not so in maintenance mode.
+    ///
+    /// `sent` must be taken **before** the question is sent, and `ttl` be what the other side counts by.
     pub fn renewed(&self, sent: Sent, ttl: Duration, armed: bool) {
         let left = ttl.saturating_sub(margin(ttl));
         let mut state = self.state();
-        state.leads_until = Some(sent.at + ttl);
+        state.leads_until = Some((sent.at + ttl, sent.suspended));
         state.deadline = armed.then(|| sent.at + left);
         state.boot_deadline = armed.then(|| sent.since_boot + left);
         state.stated = state.boot_deadline.map_or(Stated::Disarmed, Stated::Armed);
@@ -109,9 +123,11 @@ impl Lease {
         self.state().stated
     }
 
-    /// Until when we surely lead.
+    /// Until when we surely lead, if the machine is not suspended before.
     pub fn leads_until(&self) -> Option<Instant> {
-        self.state().leads_until
+        let (until, suspended_then) = self.state().leads_until?;
+        let slept = suspended().saturating_sub(suspended_then);
+        Some(if slept.is_zero() { until } else { until.checked_sub(slept).unwrap_or_else(Instant::now) })
     }
 
     /// We surely lead now.
@@ -131,15 +147,19 @@ impl Lease {
     }
 
     /// Watches the deadline on a thread of its own, which no hanging task can hold up, until the lease is closed.
-    /// `fire` is called once per missed deadline.
-    pub fn watch(self: &Arc<Self>, fire: impl Fn() + Send + 'static) -> std::io::Result<std::thread::JoinHandle<()>> {
+    /// `fire` is called once per missed deadline, with the time since boot at which it was; it may take its time to see
+    /// the server off.
+    pub fn watch(
+        self: &Arc<Self>,
+        fire: impl Fn(Duration) + Send + 'static,
+    ) -> std::io::Result<std::thread::JoinHandle<()>> {
         let lease = Arc::clone(self);
         std::thread::Builder::new().name("lease-deadline".into()).spawn(move || lease.watch_until_closed(&fire))
     }
 
-    fn watch_until_closed(&self, fire: &dyn Fn()) {
-        // The machine may have been suspended, during which no wait on the monotonic clock ends; a look each second on
-        // the clock that went on keeps the error small.
+    fn watch_until_closed(&self, fire: &dyn Fn(Duration)) {
+        // The machine may have been suspended, during which no wait on the monotonic clock ends; a look
+        // now and then on the clock that went on keeps the error small.
         let mut state = self.state();
         while !state.is_closed {
             let now = since_boot();
@@ -149,12 +169,12 @@ impl Lease {
                     state.boot_deadline = None;
                     state.leads_until = None;
                     drop(state);
-                    fire();
+                    fire(deadline);
                     state = self.state();
                 }
                 deadline => {
-                    let left = deadline.map_or(Duration::from_secs(1), |at| at.saturating_sub(now));
-                    let wait = left.min(Duration::from_secs(1));
+                    let left = deadline.map_or(LOOK, |at| at.saturating_sub(now));
+                    let wait = left.min(LOOK);
                     state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
                 }
             }
@@ -185,7 +205,7 @@ mod tests {
         let fired = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&fired);
         let thread = lease
-            .watch(move || {
+            .watch(move |_| {
                 count.fetch_add(1, Ordering::SeqCst);
             })
             .unwrap();

@@ -18,6 +18,7 @@ use crate::config::{Dynamic, LocalConfig, PostgresConfig};
 use crate::dcs::{self, Dcs, DcsError, Identity, Timing};
 use crate::io::clock::SystemClock;
 use crate::io::tls;
+use crate::postgres::process::{stop_at_once, ticks};
 use crate::postgres::{Postgres, Server};
 
 use super::board::Board;
@@ -41,6 +42,9 @@ const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The last callback is given this long to begin.
 const CALLBACK_LIMIT: Duration = Duration::from_secs(2);
+
+/// A server that was told to quit because the lease was not renewed is killed after this.
+const QUIT_GRACE: Duration = Duration::from_millis(500);
 
 /// Why an agent could not start, in words with the next step.
 #[derive(Debug, thiserror::Error)]
@@ -195,13 +199,20 @@ async fn serve(
     }))
 }
 
-/// The thread that stops the server when the lease was not renewed in time.
+/// The thread that stops the server when the lease was not renewed in time. It does not leave it at one order, which
+/// is lost on a server that has just been started: whoever does not quit is killed.
 fn watch_deadline(runner: &Runner, server: Arc<Server>) -> Result<std::thread::JoinHandle<()>, StartError> {
     runner
         .lease()
-        .watch(move || {
+        .watch(move |deadline| {
+            // First what needs no file: the disk may hang.
             server.quit_now();
             error!("the leader lease was not renewed in time: PostgreSQL was told to quit");
+            let data_dir = server.site().data_dir();
+            let (_, killed) = stop_at_once(&data_dir, server.postmaster(), ticks(deadline), QUIT_GRACE);
+            if killed > 0 {
+                error!("PostgreSQL did not quit in time: {killed} of its processes were killed");
+            }
         })
         .map_err(|error| StartError(format!("the lease deadline cannot be watched: {error}")))
 }

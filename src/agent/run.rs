@@ -20,7 +20,7 @@ use crate::ha::{
 use crate::postgres::{Look, PgError, StopMode, StopPlan};
 
 use super::board::{Asked, Board};
-use super::lease::Lease;
+use super::lease::{Lease, Sent};
 use super::ports::Ports;
 use super::task::{Running, chain};
 
@@ -182,6 +182,13 @@ impl Runner {
         self.lease.disarm();
         self.lease.close();
         ended
+    }
+
+    /// What was asked at `sent` came back as a yes: we may lead for one `ttl` from then on. To be called after the DCS
+    /// confirmed the leader key, and in failsafe mode after every member did (`sent` taken before the first was asked);
+    /// not calling it is what ends a leader. Lease, deadline and guard are extended by it.
+    pub(super) fn entitled(&self, sent: Sent) {
+        self.lease.renewed(sent, self.settings.ttl, !self.settings.pause);
     }
 
     fn queue(&mut self, (kind, reply): Asked) {

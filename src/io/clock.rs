@@ -14,6 +14,28 @@ pub fn since_boot() -> Duration {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
+/// How long the machine was suspended since it started: by so much the monotonic clock, which tokio's is made of, is
+/// behind [`since_boot`]. Told in whole hundredths of a second, so that two readings without a suspension between them
+/// are the same.
+pub fn suspended() -> Duration {
+    let monotonic =
+        || nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    let mut behind = Duration::MAX;
+    for _ in 0..READINGS {
+        let before = monotonic();
+        let boot = since_boot();
+        behind = behind.min(boot.saturating_sub(before));
+        if monotonic().saturating_sub(before) < Duration::from_millis(1) {
+            // Nobody else was given the processor between the two readings.
+            break;
+        }
+    }
+    Duration::from_millis(u64::try_from(behind.as_millis() / 10 * 10).unwrap_or(u64::MAX))
+}
+
+/// How often two clocks are read until nothing came in between.
+const READINGS: usize = 5;
+
 /// The machine's own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -24,6 +24,9 @@ const START_TOLERANCE_SECONDS: i64 = 3;
 /// The intermediate shell only forks and reports; it is stuck if it takes longer.
 const SPAWN_LIMIT: Duration = Duration::from_secs(10);
 
+/// An order to quit is repeated after this long. The grace is a multiple of it.
+const REPEAT: Duration = Duration::from_millis(50);
+
 /// How often a process is looked at where the kernel cannot tell us of its end.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -51,6 +54,14 @@ impl Postmaster {
     /// Sends a signal. `false`: it was not there, or is not ours to signal.
     pub fn signal(self, signal: Signal) -> bool {
         self.is_alive() && process_tree::signal(self.pid, signal)
+    }
+
+    /// SIGQUIT. The process is woken as well: a suspended one would keep the order for later. A server that has just
+    /// been started may not hear it (it begins with the signal ignored), so whoever must be sure repeats it.
+    pub fn quit(self) {
+        if self.signal(Signal::SIGQUIT) {
+            process_tree::signal(self.pid, Signal::SIGCONT);
+        }
     }
 
     /// Returns when it has ended. Safe to drop at any time.
@@ -115,13 +126,11 @@ impl Remembered {
         self.quits.load(Ordering::Acquire)
     }
 
-    /// SIGQUIT, at once. The process is woken as well: a suspended one would keep the order for later.
+    /// SIGQUIT, at once.
     pub fn quit(&self) {
         self.quits.fetch_add(1, Ordering::AcqRel);
-        if let Some(postmaster) = self.get()
-            && postmaster.signal(Signal::SIGQUIT)
-        {
-            process_tree::signal(postmaster.pid, Signal::SIGCONT);
+        if let Some(postmaster) = self.get() {
+            postmaster.quit();
         }
     }
 }
@@ -287,14 +296,11 @@ pub fn stop_at_once(
     }
     postmasters.dedup();
     postmasters.retain(|postmaster| postmaster.start_ticks < started_before && postmaster.is_alive());
-    for postmaster in &postmasters {
-        if postmaster.signal(Signal::SIGQUIT) {
-            // A suspended process would keep the order for later.
-            process_tree::signal(postmaster.pid, Signal::SIGCONT);
-        }
-    }
     let mut left = grace;
     while postmasters.iter().any(|postmaster| postmaster.is_alive()) && !left.is_zero() {
+        if left.as_millis() % REPEAT.as_millis() == 0 {
+            postmasters.iter().for_each(|postmaster| postmaster.quit());
+        }
         let pause = left.min(Duration::from_millis(5));
         std::thread::sleep(pause);
         left -= pause;

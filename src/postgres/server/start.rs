@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::sys::signal::Signal as UnixSignal;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{PendingValue, State};
 use crate::postgres::conf::{parameters, recovery};
 use crate::postgres::process::{self, Named, Postmaster, Spawn};
-use crate::postgres::{PgError, Recovery, StartPlan, Started, StopMode, StopPlan, data_dir, version};
+use crate::postgres::{PgError, Recovery, StartPlan, Started, StopMode, StopPlan, data_dir, process_tree, version};
 
 use super::files::{Files, Signal, recovery_on_disk};
 use super::ready::{self, Probe, TICK};
@@ -24,6 +23,10 @@ const BELIEVE_AFTER: Duration = Duration::from_secs(3);
 
 /// A server that turns us away although it says it is ready is asked again after this.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// A server told to quit while it was being started is told again after this long, and so often before it is killed.
+const QUIT_PAUSE: Duration = Duration::from_millis(100);
+const QUIT_TRIES: usize = 5;
 
 pub(super) async fn restart(
     inner: &Arc<Inner>,
@@ -117,9 +120,23 @@ async fn start_now(
     inner.watcher.notify_one();
     if inner.site.postmaster.quits() != quits {
         tracing::warn!("told to quit while the server was being started");
-        postmaster.signal(UnixSignal::SIGQUIT);
+        see_off(postmaster).await;
     }
     wait(inner, postmaster, plan.timeout, cancel).await
+}
+
+/// Tells a server that was only just started to quit until it has heard it, and kills it if it does not.
+async fn see_off(postmaster: Postmaster) {
+    for _ in 0..QUIT_TRIES {
+        postmaster.quit();
+        if tokio::time::timeout(QUIT_PAUSE, postmaster.ended()).await.is_ok() {
+            return;
+        }
+    }
+    let killed = blocking(move || Ok(process_tree::kill_tree(postmaster.pid))).await;
+    if killed.unwrap_or(false) {
+        tracing::warn!("the server did not quit in time and was killed");
+    }
 }
 
 /// Writes everything and composes the command line.
