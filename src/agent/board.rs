@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{ClusterView, InstanceState, MemberName, Role, ScheduledRestart};
 use crate::config::Dynamic;
-use crate::ha::{Decision, Node, Observation, Reply, RequestKind};
+use crate::ha::{Decision, Memory, Node, Observation, Reply, RequestKind};
 
 use super::journal::Journal;
 use super::lease::Lease;
@@ -133,8 +133,8 @@ impl Board {
     }
 
     /// Keeps a decision for bug reports.
-    pub(super) fn record(&self, seen: &Observation, decision: &Decision) {
-        self.journal.lock().unwrap_or_else(PoisonError::into_inner).record(seen, decision);
+    pub(super) fn record(&self, seen: &Observation, memory: &Memory, decision: &Decision) {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner).record(seen, memory, decision);
     }
 
     /// The last decisions with what they were made of, as JSON lines, oldest first.

@@ -107,6 +107,10 @@ impl api::Node for AgentNode {
         self.ports.dcs.write_failover(request, expected).await
     }
 
+    fn journal(&self) -> Vec<String> {
+        self.board.journal()
+    }
+
     fn wake(&self) {
         self.board.wake_loop();
     }

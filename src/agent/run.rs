@@ -307,6 +307,7 @@ impl Runner {
             Some(rules) => rules(seen, &self.memory),
             None => ha::decide(seen, &self.memory),
         };
+        self.board.record(seen, &self.memory, &decision);
         self.memory = decision.memory.clone();
         self.say(seen, &decision);
         let findings = if self.rules.is_none() { ha::check(seen, &decision) } else { Vec::new() };
@@ -314,7 +315,6 @@ impl Runner {
             error!("{}; please report it as a BUG", finding.0);
             debug_assert!(false, "{}", finding.0);
         }
-        self.board.record(seen, &decision);
         decision
     }
 

@@ -234,6 +234,10 @@ impl Node for FakeNode {
         Ok(*self.accepts_writes.lock().unwrap())
     }
 
+    fn journal(&self) -> Vec<String> {
+        vec![r#"{"seen":1}"#.to_owned(), r#"{"seen":2}"#.to_owned()]
+    }
+
     fn wake(&self) {
         self.did(Done::Wake);
     }

@@ -42,6 +42,9 @@ pub trait Node: Send + Sync + 'static {
     /// Writes the failover key (a blank request as `{}`) on the same terms.
     async fn write_failover(&self, request: &FailoverKey, expected: Option<Version>) -> Result<bool, DcsError>;
 
+    /// The last decisions with what they were made of, as JSON lines without secrets, oldest first.
+    fn journal(&self) -> Vec<String>;
+
     /// Runs the loop at once.
     fn wake(&self);
 

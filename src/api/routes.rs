@@ -35,6 +35,7 @@ pub(super) enum Endpoint {
     Config,
     Failsafe,
     Metrics,
+    Journal,
     PatchConfig,
     PutConfig,
     Reload,
@@ -59,6 +60,7 @@ pub(super) fn route(method: &Method, path: &str) -> Option<Endpoint> {
         ("GET", "config") => Endpoint::Config,
         ("GET", "failsafe") => Endpoint::Failsafe,
         ("GET", "metrics") => Endpoint::Metrics,
+        ("GET", "journal") => Endpoint::Journal,
         ("GET", "liveness") => Endpoint::Liveness,
         ("GET", "readiness") => Endpoint::Readiness,
         ("GET" | "HEAD" | "OPTIONS", _) => Endpoint::Health,
@@ -92,6 +94,7 @@ impl Endpoint {
                 | Self::Config
                 | Self::Failsafe
                 | Self::Metrics
+                | Self::Journal
         )
     }
 
@@ -152,6 +155,7 @@ pub(super) async fn answer(node: &dyn Node, asked: &Asked) -> Answer {
             Answer::full(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(picture))
         })
         .await),
+        Endpoint::Journal => Ok(journal(node)),
         Endpoint::Cluster => cluster(node).await,
         Endpoint::History => history(node).await,
         Endpoint::Config => config(node).await,
@@ -250,6 +254,12 @@ fn failsafe(facts: &NodeFacts) -> Answer {
         Some(members) => Answer::json(StatusCode::OK, members),
         None => Answer::error_page(StatusCode::BAD_GATEWAY),
     }
+}
+
+/// One decision per line.
+fn journal(node: &dyn Node) -> Answer {
+    let lines = node.journal().into_iter().map(|line| line + "\n").collect();
+    Answer::full(StatusCode::OK, "application/x-ndjson", lines)
 }
 
 async fn patch_config(node: &dyn Node, body: &Body) -> Result<Answer, Answer> {

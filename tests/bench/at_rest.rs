@@ -39,6 +39,8 @@ struct Figures {
     dcs: BTreeMap<String, f64>,
     /// Answers per second on the leader, by path.
     rest: Vec<f64>,
+    /// The longest of twenty answers while something hangs, in milliseconds, by what hangs and path.
+    hanging: Vec<(String, f64)>,
 }
 
 fn main() {
@@ -59,6 +61,9 @@ fn main() {
     line("DCS requests per member and loop", sum(&ours), sum(&theirs), 2);
     for (i, path) in PATHS.iter().enumerate() {
         line(&format!("{path}, answers per second"), ours.rest[i], theirs.rest[i], 0);
+    }
+    for ((title, ours), (_, theirs)) in ours.hanging.iter().zip(&theirs.hanging) {
+        line(title, *ours, *theirs, 1);
     }
     println!("DCS requests by method: pgherd {:.2?}, Patroni {:.2?}", ours.dcs, theirs.dcs);
 }
@@ -82,11 +87,45 @@ async fn measure(kind: Kind, length: Duration) -> Figures {
         cpu: (share(0), share(1)),
         dcs: dcs.filter(|(_, count)| *count > 0.0).collect(),
         rest: Vec::new(),
+        hanging: Vec::new(),
     };
     for path in PATHS {
         figures.rest.push(answers_per_second(cluster.members[leader].api_port, path).await);
     }
     writer.finish().await;
+    figures.hanging = while_hanging(&cluster, leader).await;
+    figures
+}
+
+/// Health checks while PostgreSQL, then etcd is frozen, and while a replica is cloned.
+async fn while_hanging(cluster: &Cluster, leader: usize) -> Vec<(String, f64)> {
+    let replica = (leader + 1) % 3;
+    let mut figures = Vec::new();
+    let server = cluster.server_processes(leader);
+    for (what, member) in [("PostgreSQL frozen", leader), ("etcd frozen", leader), ("a clone running", replica)] {
+        match what {
+            "PostgreSQL frozen" => server.iter().for_each(|pid| harness::signal(*pid, "STOP")),
+            "etcd frozen" => cluster.freeze_store(true),
+            _ => {
+                let name = cluster.members[replica].name.clone();
+                let output = cluster.ctl(&["reinit", "e2e", &name, "--force"]);
+                assert!(output.status.success(), "{}", harness::stderr(&output));
+            }
+        }
+        for path in ["/liveness", "/primary"] {
+            let mut worst = Duration::ZERO;
+            for _ in 0..20 {
+                let began = Instant::now();
+                let port = cluster.members[member].api_port;
+                harness::http_within(Duration::from_secs(10), "GET", port, path, None).await;
+                worst = worst.max(began.elapsed());
+            }
+            figures.push((format!("{path}, {what}, ms"), worst.as_secs_f64() * 1_000.0));
+        }
+        server.iter().for_each(|pid| harness::signal(*pid, "CONT"));
+        cluster.freeze_store(false);
+        cluster.wait_healthy(Duration::from_secs(120)).await;
+    }
     figures
 }
 

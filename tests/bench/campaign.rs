@@ -137,13 +137,8 @@ async fn run(kind: Kind, mode: &Value, faults: u64, seed: u64, ttl: u64) {
 
 /// The fault, its length, and its end: what was killed is started again, what was frozen goes on.
 async fn strike(cluster: &mut Cluster, fault: Fault, victim: usize, length: Duration) {
-    let postmaster = cluster.postmaster(victim);
-    let backends = postmaster.map(children).unwrap_or_default();
-    let freeze_server = |name: &str| {
-        for pid in postmaster.iter().chain(&backends) {
-            signal(*pid, name);
-        }
-    };
+    let server = cluster.server_processes(victim);
+    let freeze_server = |name: &str| server.iter().for_each(|pid| signal(*pid, name));
     match fault {
         Fault::AgentKilled => cluster.kill_agent(victim),
         Fault::AgentFrozen => cluster.signal_agent(victim, "STOP"),
@@ -173,13 +168,6 @@ async fn strike(cluster: &mut Cluster, fault: Fault, victim: usize, length: Dura
         Fault::StoreKilled => cluster.start_store(),
         Fault::StoreFrozen => cluster.freeze_store(false),
     }
-}
-
-/// The processes that a postmaster has started.
-fn children(postmaster: u32) -> Vec<u32> {
-    let file = format!("/proc/{postmaster}/task/{postmaster}/children");
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Waits until a leader takes writes, all others stream and, in a synchronous mode, one of them may be elected;

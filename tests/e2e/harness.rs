@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use pgherd::ha::{Decision, Memory, Observation, decide};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -303,6 +304,14 @@ impl Cluster {
         fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
     }
 
+    /// The postmaster and all that it has started.
+    pub fn server_processes(&self, i: usize) -> Vec<u32> {
+        let Some(postmaster) = self.postmaster(i) else { return Vec::new() };
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
+        let children = children.unwrap_or_default();
+        std::iter::once(postmaster).chain(children.split_whitespace().filter_map(|pid| pid.parse().ok())).collect()
+    }
+
     pub fn kill_postmaster(&self, i: usize) {
         signal(self.postmaster(i).expect("a postmaster runs"), "KILL");
     }
@@ -397,6 +406,22 @@ impl Cluster {
             }
             assert!(Instant::now() < give_up, "no such leader within {limit:?}\n{}", self.dump());
             tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Every decision in the members' journals follows from what stands beside it.
+    pub async fn assert_journals_replay(&self) {
+        for i in (0..self.members.len()).filter(|i| self.members[*i].kind == Kind::Pgherd) {
+            let (code, text) = self.get(i, "/journal").await.unwrap();
+            assert!(code == 200 && text.lines().count() > 2, "{code} {text}");
+            for line in text.lines() {
+                let mut line: Value = serde_json::from_str(line).unwrap();
+                let mut take = |part: &str| line[part].take();
+                let seen: Observation = serde_json::from_value(take("seen")).unwrap();
+                let memory: Memory = serde_json::from_value(take("memory")).unwrap();
+                let decision: Decision = serde_json::from_value(take("decision")).unwrap();
+                assert_eq!(decide(&seen, &memory), decision);
+            }
         }
     }
 

@@ -65,6 +65,7 @@ async fn a_switchover_loses_nothing_and_the_old_leader_follows() {
     let (_, history) = cluster.get(candidate, "/history").await.unwrap();
     let history: serde_json::Value = serde_json::from_str(&history).unwrap();
     assert_eq!(history[0][4], cluster.members[candidate].name.as_str(), "{history}");
+    cluster.assert_journals_replay().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

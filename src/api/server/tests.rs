@@ -118,6 +118,9 @@ async fn statuses_and_health_checks() {
     assert!(!head.contains("content-type") && !head.contains("server:"), "{head}");
     assert_eq!(server.ask("OPTIONS", "/replica", None).await.0, 503);
     assert_eq!(server.code("HEAD", "/patroni").await, 503);
+    let (code, head, body) = server.ask("GET", "/journal", None).await;
+    assert_eq!((code, body.as_str()), (200, "{\"seen\":1}\n{\"seen\":2}\n"));
+    assert!(head.contains("content-type: application/x-ndjson"), "{head}");
     let (code, head, body) = server.ask("GET", "/liveness", None).await;
     assert_eq!((code, body.as_str()), (200, ""));
     assert!(!head.contains("content-type"), "{head}");
@@ -417,7 +420,6 @@ async fn places_are_limited_and_given_back() {
 /// One exchange over a pipe in memory, so that the clock can be tokio's paused one.
 async fn over_a_pipe(node: FakeNode, request: &str) -> (String, Duration) {
     let (_settings, receiver) = watch::channel(Arc::new(Settings::load(&config()).await.unwrap()));
-    let settings = Arc::clone(&receiver.borrow());
     let server = Server::new(Arc::new(node), receiver);
     let (mut ours, theirs) = tokio::io::duplex(1 << 16);
     let begun = tokio::time::Instant::now();
