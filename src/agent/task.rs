@@ -122,6 +122,7 @@ async fn execute(
             TaskOutcome::Rewound(postgres.rewind(leader, cancel).await)
         }
         Task::CrashRecovery => done(postgres.crash_recovery(cancel).await),
+        Task::ArchiveLast => done(postgres.archive_last_segment(cancel).await),
     }
 }
 

@@ -130,6 +130,12 @@ pub struct Monitor {
     pub receiver: Option<WalReceiver>,
     /// A `restore_command` is set.
     pub has_restore_command: bool,
+    /// Finished WAL is archived by a command.
+    #[serde(default)]
+    pub is_archiving: bool,
+    /// The history of the timeline after ours has arrived: somewhere above us there was a promotion.
+    #[serde(default)]
+    pub has_next_history: bool,
     /// Non-temporary slots.
     pub slots: Vec<SlotState>,
     /// Standbys in state `streaming`.

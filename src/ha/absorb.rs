@@ -129,7 +129,7 @@ fn task_ended(cx: &mut Context<'_>, ended: &EndedTask) {
         Task::Stop { .. } => stop_ended(cx, ended),
         Task::Promote { .. } => promote_ended(cx, &ended.outcome),
         Task::Rewind { .. } => rewind_ended(cx, &ended.outcome),
-        Task::CrashRecovery => {}
+        Task::CrashRecovery | Task::ArchiveLast => {}
     }
 }
 
@@ -141,6 +141,9 @@ fn bootstrap_ended(cx: &mut Context<'_>, outcome: &TaskOutcome) -> Option<Bootst
 }
 
 fn clone_ended(cx: &mut Context<'_>, from: &str, outcome: &TaskOutcome) {
+    if cx.memory.bootstrap.is_some() && *outcome != TaskOutcome::Done {
+        cx.memory.bootstrap = Some(BootstrapStage::Failed);
+    }
     cx.memory.rewind = RewindState::Initial;
     cx.memory.crash_recovery_tried_ms = None;
     if *outcome == TaskOutcome::Done {

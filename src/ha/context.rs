@@ -255,8 +255,7 @@ impl<'a> Context<'a> {
         if self.in_standby_cluster() && (self.has_lock() || (view.is_unlocked() && !self.is_paused())) {
             return self.remote_upstream();
         }
-        let by_tag = node.tags.replicatefrom().filter(|name| *node.name != **name).and_then(|name| view.member(name));
-        let target = match by_tag {
+        let target = match view.cascade_source(&node.name, &node.tags) {
             Some(member) => member,
             None => view.leader_member()?,
         };
@@ -279,6 +278,7 @@ impl<'a> Context<'a> {
         if let Some(standby) = &self.settings().standby_cluster {
             upstream.restore_command = standby.restore_command.clone();
             upstream.archive_cleanup_command = standby.archive_cleanup_command.clone();
+            upstream.create_replica_methods = standby.create_replica_methods.clone();
         }
         Some(upstream)
     }

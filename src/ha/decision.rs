@@ -244,6 +244,8 @@ pub enum Task {
     },
     /// Recover in single-user mode.
     CrashRecovery,
+    /// Put the segment with the shutdown checkpoint of the stopped server into the archive.
+    ArchiveLast,
 }
 
 impl Task {
@@ -261,6 +263,7 @@ impl Task {
                 format!("running pg_rewind from {name}")
             }
             Self::CrashRecovery => "doing crash recovery in a single user mode".into(),
+            Self::ArchiveLast => "archiving the last WAL segment".into(),
         }
     }
 }

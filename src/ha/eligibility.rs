@@ -391,7 +391,7 @@ fn unfit(cx: &Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, wante
     if lags {
         return Some(format!("Member {name} exceeds maximum replication lag"));
     }
-    if cx.settings().check_timeline {
+    if cx.settings().check_timeline && !cx.in_standby_cluster() {
         let cluster = cx.view().and_then(|view| view.timeline())?;
         if timeline.is_none_or(|theirs| theirs < cluster) {
             let theirs = timeline.map_or_else(|| "unknown".to_owned(), |t| t.to_string());

@@ -143,12 +143,16 @@ pub enum DemoteMode {
     Immediate,
     /// The key is lost already: immediate stop.
     ImmediateNolock,
+    /// The cluster becomes a standby cluster: fast stop, and the key goes to whoever has everything.
+    Cluster,
+    /// The same where WAL is archived: the key is kept until the last segment is in the archive, too.
+    ClusterArchiving,
 }
 
 impl DemoteMode {
     /// Whether this mode gives the key away.
     pub fn releases(self) -> bool {
-        matches!(self, Self::Graceful | Self::Immediate)
+        matches!(self, Self::Graceful | Self::Immediate | Self::Cluster)
     }
 
     /// The mode's word in the log.
@@ -158,6 +162,7 @@ impl DemoteMode {
             Self::Graceful => "graceful",
             Self::Immediate => "immediate",
             Self::ImmediateNolock => "immediate-nolock",
+            Self::Cluster | Self::ClusterArchiving => "demote-cluster",
         }
     }
 }

@@ -119,6 +119,7 @@ macro_rules! lines {
 lines! {
     AcquiredAsLeader => "acquired session lock as a leader",
     CannotBePrimaryInStandbyCluster => "cannot be a real primary in a standby cluster",
+    CannotLeadStandbyClusterAsPrimary => "cannot be a real primary in standby cluster",
     ContinueFollowingOldStandbyLeader => "continue following the old known standby leader",
     ContinueAsPrimaryAfterFailedUpdate => "continue to run as primary after failing to update leader lock in DCS",
     ContinueAsPrimaryWithoutLock => "continue to run as primary without lock",

@@ -86,12 +86,11 @@ fn member_slots(cx: &mut Context<'_>, view: &ClusterView, slots: &mut BTreeMap<S
 
 /// Whether that member should be streaming from this node now.
 fn expected_active(cx: &Context<'_>, view: &ClusterView, member: &Member) -> bool {
-    let tags = member.tags();
-    let from = tags.replicatefrom();
+    let from = view.cascade_source(&member.name, &member.tags());
     if is_upstream_role(cx) {
-        return from.is_none_or(|name| *cx.me() == *name || view.member(name).is_none());
+        return from.is_none_or(|source| source.name == *cx.me());
     }
-    from.is_some_and(|name| *cx.me() == *name) && !view.has_lock(&member.name)
+    from.is_some_and(|source| source.name == *cx.me()) && !view.has_lock(&member.name)
 }
 
 fn retained(cx: &Context<'_>, view: &ClusterView, slots: &mut BTreeMap<String, WantedSlot>) {

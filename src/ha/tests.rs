@@ -12,6 +12,9 @@ use crate::cluster::{
 };
 use crate::config::Dynamic;
 
+mod following;
+mod standby;
+
 const SYSTEM_ID: &str = "7710267184385916675";
 
 struct Scene {

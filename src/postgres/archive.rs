@@ -24,23 +24,48 @@ pub async fn archive_ready(site: &Site, cancel: &CancellationToken) -> Result<()
     }
     let Some(command) = archive_command(site, cancel).await? else { return Ok(()) };
     for segment in ready {
-        let line = fill_in(&command, &wal_dir.join(&segment).display().to_string(), &segment);
-        tracing::info!("Trying to archive {segment}: {line}");
-        let program = Program::new("/bin/sh").arg("-c").arg(&line).limit(SEGMENT_LIMIT);
-        match program.run(cancel).await {
-            Ok(finished) if finished.is_success() => done(&wal_dir, &segment),
-            Ok(finished) => {
-                tracing::warn!("Failed to archive WAL segment {segment}: {}", finished.detail());
-                return Ok(());
-            }
-            Err(PgError::Cancelled) => return Err(PgError::Cancelled),
-            Err(error) => {
-                tracing::warn!("Failed to archive WAL segment {segment}: {error}");
-                return Ok(());
-            }
+        if !archive_one(&command, &wal_dir, &segment, cancel).await? {
+            return Ok(());
         }
+        done(&wal_dir, &segment);
     }
     Ok(())
+}
+
+/// Archives the segment in which the shutdown checkpoint of a stopped primary stands, after those that wait: the server
+/// itself never archives its last one, and a cluster that lives on the archive needs it to get to the end.
+pub async fn archive_last(site: &Site, cancel: &CancellationToken) -> Result<(), PgError> {
+    archive_ready(site, cancel).await?;
+    let report = site.report().await?;
+    let is_shut_down = report.get("Database cluster state") == Some("shut down");
+    let Some(segment) = report.get("Latest checkpoint's REDO WAL file").filter(|_| is_shut_down) else {
+        tracing::warn!("the last WAL segment is not archived: the server was not shut down as a primary");
+        return Ok(());
+    };
+    let Some(command) = archive_command(site, cancel).await? else {
+        tracing::info!("Not archiving latest checkpoint WAL file. Archiving is not configured.");
+        return Ok(());
+    };
+    archive_one(&command, &site.wal_dir(), segment, cancel).await.map(drop)
+}
+
+/// Runs the command for one segment. `false`: it failed, which is logged.
+async fn archive_one(
+    command: &str,
+    wal_dir: &Path,
+    segment: &str,
+    cancel: &CancellationToken,
+) -> Result<bool, PgError> {
+    let line = fill_in(command, &wal_dir.join(segment).display().to_string(), segment);
+    tracing::info!("Trying to archive {segment}: {line}");
+    let program = Program::new("/bin/sh").arg("-c").arg(&line).limit(SEGMENT_LIMIT);
+    match program.run(cancel).await {
+        Ok(finished) if finished.is_success() => return Ok(true),
+        Ok(finished) => tracing::warn!("Failed to archive WAL segment {segment}: {}", finished.detail()),
+        Err(PgError::Cancelled) => return Err(PgError::Cancelled),
+        Err(error) => tracing::warn!("Failed to archive WAL segment {segment}: {error}"),
+    }
+    Ok(false)
 }
 
 /// The server's `archive_command`, when archiving is on.

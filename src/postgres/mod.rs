@@ -189,6 +189,13 @@ pub trait Postgres: Send + Sync {
     /// Runs the server in single-user mode once, so that a crashed data directory is shut down cleanly.
     async fn crash_recovery(&self, cancel: &CancellationToken) -> Result<(), PgError>;
 
+    /// Archives the segment that holds the shutdown checkpoint of the stopped server, so that whoever lives on the
+    /// archive alone gets to the very end. Does nothing where archiving is off.
+    async fn archive_last_segment(&self, cancel: &CancellationToken) -> Result<(), PgError> {
+        let _ = cancel;
+        Ok(())
+    }
+
     /// Runs CHECKPOINT.
     async fn checkpoint(&self) -> Result<(), PgError>;
 

@@ -57,7 +57,9 @@ fn monitor_text(include: Include) -> String {
          pg_catalog.current_setting('synchronous_standby_names'), \
          pg_catalog.to_char(pg_catalog.pg_postmaster_start_time(), 'YYYY-MM-DD HH24:MI:SS.USTZH:TZM'), \
          pg_catalog.current_setting('server_version_num')::int4, \
-         pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp(), 'YYYY-MM-DD HH24:MI:SS.USTZH:TZM') \
+         pg_catalog.to_char(pg_catalog.pg_last_xact_replay_timestamp(), 'YYYY-MM-DD HH24:MI:SS.USTZH:TZM'), \
+         pg_catalog.current_setting('archive_mode') <> 'off' \
+           AND pg_catalog.current_setting('archive_command') NOT IN ('', '(disabled)') \
          FROM (SELECT pg_catalog.pg_is_in_recovery() AS in_recovery) r"
     )
 }
@@ -91,6 +93,8 @@ pub async fn monitor(client: &Client, include: Include) -> Result<Answer, Error>
             control_timeline: control.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0).map(Timeline),
             receiver,
             has_restore_command: row.try_get(8)?,
+            is_archiving: row.try_get(16)?,
+            has_next_history: false,
             slots: each(slots, slot_of),
             senders: each(senders, sender_of),
             synchronous_commit: row.try_get(11)?,

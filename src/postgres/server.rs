@@ -36,7 +36,7 @@ use super::site::Site;
 use super::slots::Situation;
 use super::{
     Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Recovery, Rewound, StartPlan, Started,
-    StopPlan, StopProgress, WantedSlot, bootstrap, clone, crash_recovery, query, removal, rewind, slots,
+    StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, query, removal, rewind, slots,
 };
 
 /// One question to our own server, unless a look has less time for it.
@@ -332,6 +332,11 @@ impl Postgres for Server {
         let _job = self.inner.job();
         stop::end_orphans(&self.inner).await;
         crash_recovery::crash_recovery(&self.inner.site, cancel).await
+    }
+
+    async fn archive_last_segment(&self, cancel: &CancellationToken) -> Result<(), PgError> {
+        let _job = self.inner.job();
+        archive::archive_last(&self.inner.site, cancel).await
     }
 
     async fn checkpoint(&self) -> Result<(), PgError> {

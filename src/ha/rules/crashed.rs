@@ -64,6 +64,10 @@ fn is_expected(cx: &Context<'_>) -> bool {
 /// A primary that crashed under its own lock: start it again, or fail over at once if so configured.
 fn crashed_leader(cx: &mut Context<'_>) -> Option<Flow> {
     let timeout = cx.settings().primary_start_timeout;
+    if cx.in_standby_cluster() && cx.role() == Some(Role::Demoted) {
+        // Stopped by us, to follow the other cluster from now on.
+        return None;
+    }
     if timeout.is_zero() {
         return match failover_possible(cx, None, false) {
             None => Flow::ask("the members whether one could take over"),

@@ -38,7 +38,9 @@ fn in_progress(cx: &Context<'_>) -> Option<Flow> {
 pub(in crate::ha) fn order_stop(cx: &mut Context<'_>) {
     let Some(demotion) = cx.memory.demotion.clone() else { return };
     let mode = match demotion.mode {
-        DemoteMode::Offline | DemoteMode::Graceful => StopMode::Fast,
+        DemoteMode::Offline | DemoteMode::Graceful | DemoteMode::Cluster | DemoteMode::ClusterArchiving => {
+            StopMode::Fast
+        }
         DemoteMode::Immediate | DemoteMode::ImmediateNolock => StopMode::Immediate,
     };
     if cx.seen.task.is_some() {
@@ -91,7 +93,9 @@ fn stopping(cx: &mut Context<'_>) -> Option<Flow> {
             None => return Flow::ask("the members whether they have the last checkpoint"),
             Some(true) => {
                 cx.memory.role = Some(Role::Demoted);
-                cx.release(Some(previous));
+                // Somebody who follows the other cluster has to have the checkpoint itself.
+                let is_cluster = demotion.mode == DemoteMode::Cluster;
+                cx.release(Some(if is_cluster { checkpoint } else { previous }));
                 if let Some(demotion) = &mut cx.memory.demotion {
                     demotion.is_released = true;
                 }
@@ -126,7 +130,12 @@ fn stopped(cx: &mut Context<'_>) -> Option<Flow> {
             cx.memory.demotion = None;
             None
         }
-        DemoteMode::Graceful | DemoteMode::Immediate => {
+        DemoteMode::ClusterArchiving => {
+            cx.memory.demotion = None;
+            cx.begin(Task::ArchiveLast);
+            Flow::end(Reason::InProgress { action: demotion.action })
+        }
+        DemoteMode::Graceful | DemoteMode::Immediate | DemoteMode::Cluster => {
             if !demotion.is_released && cx.has_lock() {
                 let position = if demotion.mode == DemoteMode::Graceful { demotion.shutdown_lsn } else { None };
                 cx.release(position);

@@ -36,10 +36,16 @@ pub(in crate::ha) fn follow(cx: &mut Context<'_>, demote: Reason, stay: Reason) 
                 return Flow::end(Reason::Alone { me: cx.me().to_string() });
             }
         }
+    } else if cx.is_primary() && cx.in_standby_cluster() && cx.has_lock() {
+        let archives = cx.monitor().is_some_and(|monitor| monitor.is_archiving);
+        let mode = if archives { DemoteMode::ClusterArchiving } else { DemoteMode::Cluster };
+        cx.demote(mode, "demoting to a standby cluster");
+        return Flow::end(demote);
     } else if cx.is_primary() {
         cx.demote(DemoteMode::ImmediateNolock, "demotion");
         return Flow::end(demote);
     }
+    notice_promotion_above(cx);
     if let Some(flow) = super::rewinding::rewinding(cx) {
         return Some(flow);
     }
@@ -102,6 +108,16 @@ fn set_role(cx: &mut Context<'_>, role: Role) {
     );
     if is_change {
         cx.callback(crate::cluster::Callback::OnRoleChange, role);
+    }
+}
+
+/// The remote cluster has promoted somebody: its new history has arrived, and we do not stream. Either we only have to
+/// switch to the new timeline, which PostgreSQL does by itself, or we have WAL that the new primary does not.
+fn notice_promotion_above(cx: &mut Context<'_>) {
+    let arrived = cx.monitor().is_some_and(|monitor| monitor.has_next_history);
+    let open = cx.memory.rewind.is_open() || cx.memory.rewind.was_executed();
+    if cx.in_standby_cluster() && arrived && !open && cx.done().divergence.is_none() {
+        cx.mark_check();
     }
 }
 

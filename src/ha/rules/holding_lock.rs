@@ -53,7 +53,7 @@ fn kept(cx: &mut Context<'_>) -> Option<Flow> {
         } else {
             Line::StandbyLeaderHadLock.into()
         };
-        super::following::follow(cx, Line::CannotBePrimaryInStandbyCluster.into(), reason)
+        super::following::follow(cx, Line::CannotLeadStandbyClusterAsPrimary.into(), reason)
     } else {
         enforce_primary(cx, Reason::Leading { me, is_standby_leader: false }, Line::PromotedHadLock.into())
     };

@@ -1,6 +1,6 @@
 //! This node won the initialize race: see the new cluster through, or leave no half of it behind.
 
-use crate::cluster::{Callback, Role};
+use crate::cluster::{Callback, Recovery, Role};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Step, Task};
 use crate::ha::memory::BootstrapStage;
@@ -9,11 +9,14 @@ use crate::ha::reason::{Line, Reason};
 /// See the module.
 pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
     let stage = cx.memory.bootstrap?;
+    if cx.in_standby_cluster() && stage != BootstrapStage::Failed {
+        return standby_cluster(cx, stage);
+    }
     if stage == BootstrapStage::Failed || !cx.is_alive() {
         return abandon(cx);
     }
     match stage {
-        BootstrapStage::Ready => ready(cx),
+        BootstrapStage::Ready => ready(cx, Role::Primary),
         _ if cx.monitor().is_none() => Flow::end(Line::WaitingForEndOfRecovery),
         _ if !cx.is_primary() => Flow::end(Line::WaitingForEndOfRecovery),
         _ => {
@@ -25,7 +28,29 @@ pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
     }
 }
 
-fn ready(cx: &mut Context<'_>) -> Option<Flow> {
+/// The first member of a standby cluster: a clone of the remote primary, started as its standby.
+fn standby_cluster(cx: &mut Context<'_>, stage: BootstrapStage) -> Option<Flow> {
+    if stage == BootstrapStage::Creating && cx.memory.is_fresh_clone && !cx.is_alive() {
+        cx.memory.bootstrap = Some(BootstrapStage::Ready);
+        cx.memory.role = Some(Role::StandbyLeader);
+        cx.begin(Task::Start {
+            action: "starting as a standby leader".into(),
+            recovery: Recovery::Standby(cx.remote_upstream()),
+            role: Role::StandbyLeader,
+            timeout_ms: None,
+        });
+        return Flow::end(Line::TryingToBootstrapStandbyLeader);
+    }
+    if !cx.is_alive() {
+        return abandon(cx);
+    }
+    if cx.monitor().is_none() {
+        return Flow::end(Line::WaitingForEndOfRecovery);
+    }
+    ready(cx, Role::StandbyLeader)
+}
+
+fn ready(cx: &mut Context<'_>, role: Role) -> Option<Flow> {
     let Some(system_id) = cx.instance().system_id.clone() else {
         return Flow::end(Line::DataDirWithoutSystemId);
     };
@@ -33,9 +58,9 @@ fn ready(cx: &mut Context<'_>) -> Option<Flow> {
     cx.step(Step::WriteConfig(cx.seen.node.initial_config.clone()));
     cx.step(Step::TakeLeader);
     cx.memory.bootstrap = None;
-    cx.memory.role = Some(Role::Primary);
+    cx.memory.role = Some(role);
     cx.memory.pending_callback = None;
-    cx.callback(Callback::OnStart, Role::Primary);
+    cx.callback(Callback::OnStart, role);
     cx.wake_within(1);
     Flow::end(Line::InitializedNewCluster)
 }

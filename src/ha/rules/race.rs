@@ -62,7 +62,7 @@ fn won(cx: &mut Context<'_>) -> Option<Flow> {
     }
     if cx.in_standby_cluster() {
         let reason: Reason = Line::StandbyLeaderAcquired.into();
-        return super::following::follow(cx, Line::CannotBePrimaryInStandbyCluster.into(), reason);
+        return super::following::follow(cx, Line::CannotLeadStandbyClusterAsPrimary.into(), reason);
     }
     super::holding_lock::enforce_primary(cx, Line::AcquiredAsLeader.into(), Line::PromotedAcquired.into())
 }

@@ -91,7 +91,8 @@ fn make_way(cx: &mut Context<'_>, option: &str) -> Option<Flow> {
 /// The leader as a source, and its name.
 fn leader(cx: &Context<'_>) -> Option<(crate::cluster::Upstream, String)> {
     if cx.in_standby_cluster() {
-        let remote = cx.remote_upstream()?;
+        // A cluster that lives on an archive has nobody to ask.
+        let remote = cx.remote_upstream().filter(|remote| remote.host.is_some())?;
         return Some((remote, "the remote primary".to_owned()));
     }
     let leader = cx.view()?.leader_member().filter(|leader| leader.name != *cx.me())?;

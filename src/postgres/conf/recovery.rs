@@ -141,6 +141,11 @@ fn conninfo(config: &PostgresConfig, upstream: &Upstream, version: u32, passfile
     set("port", Some(upstream.port.unwrap_or(5432).to_string()));
     set("application_name", Some(config.name.to_string()));
     set("krbsrvname", config.krbsrvname.clone());
+    // Of several remote hosts the one that has the slot is the primary.
+    let several = upstream.host.as_ref().is_some_and(|host| host.contains(','));
+    if several && version >= 100_000 && upstream.slot != UpstreamSlot::None && config.use_slots {
+        set("target_session_attrs", Some("read-write".to_owned()));
+    }
     for (name, value) in CONNINFO_DEFAULTS {
         words.entry(name).or_insert_with(|| value.to_owned());
     }

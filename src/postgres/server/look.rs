@@ -216,7 +216,15 @@ async fn server_facts(inner: &Arc<Inner>, ask: &Look, answer: Answer, found: &mu
         let left = deadline.saturating_duration_since(Instant::now());
         monitor.timeline = timeout(left, standby_timeline(inner, left)).await.ok().flatten();
     }
+    if monitor.in_recovery && !is_streaming(&monitor) {
+        let next = monitor.timeline.map(|timeline| format!("{:08X}.history", timeline.0.saturating_add(1)));
+        monitor.has_next_history = next.is_some_and(|name| inner.site.wal_dir().join(name).exists());
+    }
     found.monitor = Some(monitor);
+}
+
+fn is_streaming(monitor: &crate::cluster::Monitor) -> bool {
+    monitor.replication_state() == Some("streaming")
 }
 
 /// The timeline a standby replays, which only the replication protocol tells.

@@ -1,0 +1,45 @@
+//! Whom a member follows, and how it changes its mind.
+
+use super::*;
+
+fn source(scene: &Scene) -> Option<Option<MemberName>> {
+    scene.decide().steps.iter().find_map(|step| match step {
+        Step::CompareFollow(upstream) => Some(upstream.as_ref().and_then(|upstream| upstream.member.clone())),
+        _ => None,
+    })
+}
+
+fn tagged(tags: serde_json::Value, view: ClusterView) -> Scene {
+    scene("c", view).running(false).with(|seen| seen.node.tags = serde_json::from_value(tags).unwrap())
+}
+
+#[test]
+fn a_cascade_goes_round_a_source_that_is_down() {
+    let tags = || json!({"replicatefrom": "b"});
+    let view = |state: &str| cluster().member_field("b", "state", json!(state)).build();
+    assert_eq!(source(&tagged(tags(), view("running"))), Some(Some("b".into())));
+    assert_eq!(source(&tagged(tags(), view("stopped"))), Some(Some("a".into())));
+    let gone = cluster().with(|view| view.members.retain(|member| member.name != "b")).build();
+    assert_eq!(source(&tagged(tags(), gone)), Some(Some("a".into())));
+    // The source is the new leader: nothing changes for us.
+    assert_eq!(source(&tagged(tags(), cluster().leader("b").build())), Some(Some("b".into())));
+}
+
+#[test]
+fn who_does_not_stream_follows_nobody() {
+    let scene = tagged(json!({"nostream": true, "replicatefrom": "b"}), cluster().build());
+    assert_eq!(source(&scene), Some(None));
+}
+
+#[test]
+fn an_upstream_is_changed_by_a_reload_and_the_histories_are_compared() {
+    let mut scene = scene("c", cluster().leader("b").build()).running(false);
+    let reload: fn(&mut Done) = |done| done.follow = Some(FollowChange::Reload);
+    let decision = scene.play(&[reload]);
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::Follow(Some(_)))));
+    assert_eq!((task_of(&decision), decision.memory.rewind), (None, RewindState::Check));
+    let restart: fn(&mut Done) = |done| done.follow = Some(FollowChange::Restart);
+    scene.seen.done = Done::default();
+    let decision = scene.play(&[restart]);
+    assert!(matches!(task_of(&decision), Some(Task::Restart { .. })));
+}
