@@ -112,10 +112,13 @@ impl<'a> Context<'a> {
         self.is_sync_mode() && self.view().is_some_and(|view| !view.sync.is_empty())
     }
 
-    /// Elections count votes.
+    /// Elections count votes. As long as `/sync` asks for votes it matters not that the setting has just changed: what
+    /// was acknowledged by any of several standbys needs them.
     pub(super) fn is_quorum_active(&self) -> bool {
-        self.settings().synchronous_mode == crate::config::SynchronousMode::Quorum
-            && self.view().is_some_and(|view| !view.sync.is_empty())
+        let is_configured = self.settings().synchronous_mode == crate::config::SynchronousMode::Quorum;
+        self.view().is_some_and(|view| {
+            !view.sync.is_empty() && (is_configured || (self.is_sync_mode() && view.sync.quorum > 0))
+        })
     }
 
     /// The local server is out of recovery. When it does not answer, the postmaster's life and our memory count.

@@ -65,6 +65,9 @@ pub struct Memory {
     pub sync_confirmed_from: Lsn,
     /// Standbys, in lower case, that the server waits for and that have confirmed.
     pub sync_ready: BTreeSet<String>,
+    /// Since when a standby that commits wait for does not stream.
+    #[serde(default)]
+    pub sync_missing_since_ms: Option<u64>,
     /// That commits block for want of standbys was said.
     #[serde(default)]
     pub is_strict_warned: bool,

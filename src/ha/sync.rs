@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::{ClusterView, Lsn, MemberName, SyncState, WalSender};
+use crate::cluster::{ClusterView, Lsn, Member, MemberName, SyncState, WalSender};
 use crate::config::SynchronousMode;
 
 use super::context::{Context, Flow};
@@ -21,6 +21,9 @@ pub const PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
 /// asking session's own settings: until the checkpointer and the WAL senders have them, a commit may still be
 /// acknowledged by the old rule.
 const SETTLE_MS: u64 = 2_000;
+
+/// How long a standby that commits wait for is missed before they do without it.
+const MISSING_MS: u64 = 1_000;
 
 /// How soon the standbys are looked at again when their confirmation is all that is missing.
 const ASK_AGAIN_MS: u64 = 100;
@@ -155,23 +158,44 @@ fn keep(cx: &mut Context<'_>) -> Option<Flow> {
     let present = StandbyNames::parse(&text);
     let is_quorum = cx.settings().synchronous_mode == SynchronousMode::Quorum;
     if cx.memory.sync_names_seen.as_deref() != Some(text.as_str()) {
+        let before = StandbyNames::parse(cx.memory.sync_names_seen.as_deref().unwrap_or_default());
         cx.memory.sync_names_seen = Some(text);
         cx.memory.sync_names_since_ms = cx.now();
         cx.memory.is_sync_settled = false;
         // Where all are waited for, one that stays has everything. Where any of several will do, one that stays may
         // lack what another one acknowledged that is not asked any more.
-        let stays = |name: &String| !is_quorum && !present.is_quorum && present.names.contains(name);
-        cx.memory.sync_ready.retain(stays);
+        let all_count = !before.is_quorum && !present.is_quorum;
+        cx.memory.sync_ready.retain(|name| all_count && present.names.contains(name));
     }
     if !cx.memory.is_sync_settled && settles_in(cx) == 0 {
         // Up to this moment a commit may have been acknowledged by the rule before: only those who have it all count.
         cx.memory.is_sync_settled = true;
         cx.memory.sync_confirmed_from = monitor.flush_lsn;
     }
+    if let Some(wait_ms) = may_come_back(cx, &present) {
+        cx.wake_within(wait_ms);
+        return None;
+    }
     let candidates = candidates(cx);
     mark_ready(cx, &candidates, &present, is_quorum);
     let active = choose(cx, &candidates, is_quorum);
     if is_quorum { by_quorum(cx, &active, &present) } else { by_priority(cx, &active, &present) }
+}
+
+/// A standby that commits wait for has just vanished: milliseconds until it is given up. Our own server may be dying,
+/// and its WAL senders before it; then whoever could take over must not have been struck off a moment before.
+fn may_come_back(cx: &mut Context<'_>, present: &StandbyNames) -> Option<u64> {
+    let (view, monitor) = (cx.view()?, cx.monitor()?);
+    let has_gone = |member: &Member| {
+        let streams = monitor.senders.iter().any(|sender| member.name.matches(&sender.application_name));
+        !streams && !member.tags().nosync() && present.names.contains(&member.name.to_lowercase())
+    };
+    if !view.sync.is_leader(cx.me()) || !view.members.iter().any(has_gone) {
+        cx.memory.sync_missing_since_ms = None;
+        return None;
+    }
+    let since = *cx.memory.sync_missing_since_ms.get_or_insert(cx.seen.now_ms);
+    Some((since + MISSING_MS).saturating_sub(cx.now())).filter(|left| *left > 0)
 }
 
 /// Milliseconds until the present `synchronous_standby_names` counts as taken over by the whole server.
@@ -291,7 +315,10 @@ fn by_priority(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNam
     }
     cx.memory.is_strict_warned = false;
     // Whoever is not confirmed any more must not be elected any more, before anything else changes.
-    let common: Names = voters.intersection(&allowed).cloned().collect();
+    let common: Names = match view.sync.quorum {
+        0 => voters.intersection(&allowed).cloned().collect(),
+        _ => Names::new(),
+    };
     if common != voters {
         let names = view.sync.voters.iter().filter(|name| common.contains(&name.to_lowercase())).cloned().collect();
         cx.info(format!("Updating /sync key temporarily from {voters:?} to {common:?}"));
@@ -444,7 +471,8 @@ pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
     let strict = cx.settings().synchronous_mode_strict;
     // Strictly, whoever may be elected now stays so and is waited for from the first commit on. Else nobody is, until
     // standbys stream from here.
-    let kept: Vec<MemberName> = if strict { others(view, &me) } else { Vec::new() };
+    // A list that was elected by votes, before the mode changed, has members that lack something.
+    let kept: Vec<MemberName> = if strict && view.sync.quorum == 0 { others(view, &me) } else { Vec::new() };
     let mut listed = view.sync.voters.clone();
     listed.sort();
     if !view.sync.is_leader(&me) || listed != kept {
@@ -488,17 +516,5 @@ pub(super) fn holds_for_release(cx: &mut Context<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn standby_names_round_trip() {
-        for text in ["a", "\"a-b\"", "2 (a,b)", "ANY 1 (\"a.x\",b)", PLACEHOLDER] {
-            assert_eq!(StandbyNames::parse(text).write().as_deref(), Some(text));
-        }
-        assert_eq!(StandbyNames::parse("FIRST 2 (a, B)"), StandbyNames::parse("2 (a,b)"));
-        assert_eq!(StandbyNames::parse("").write(), None);
-        assert!(StandbyNames::parse("*").blocks);
-        assert_eq!(StandbyNames::parse("ANY x (a)"), StandbyNames::default());
-    }
-}
+#[path = "sync/tests.rs"]
+mod tests;

@@ -17,12 +17,12 @@ mod standby;
 
 const SYSTEM_ID: &str = "7710267184385916675";
 
-struct Scene {
-    seen: Observation,
-    memory: Memory,
+pub(super) struct Scene {
+    pub(super) seen: Observation,
+    pub(super) memory: Memory,
 }
 
-fn scene(me: &str, view: ClusterView) -> Scene {
+pub(super) fn scene(me: &str, view: ClusterView) -> Scene {
     let (settings, _) = Dynamic::from_document(&Map::new());
     let node = Node {
         name: me.into(),
@@ -60,7 +60,7 @@ impl Scene {
         self
     }
 
-    fn running(mut self, primary: bool) -> Self {
+    pub(super) fn running(mut self, primary: bool) -> Self {
         self.seen.instance = InstanceState {
             data_dir: DataDir::Present,
             state: Some(State::Running),
@@ -97,7 +97,7 @@ impl Scene {
         self
     }
 
-    fn decide(&self) -> Decision {
+    pub(super) fn decide(&self) -> Decision {
         let decision = decide(&self.seen, &self.memory);
         assert_eq!(check(&self.seen, &decision), Vec::new());
         // Whatever happens in the field must replay from one line of JSON.

@@ -2,6 +2,7 @@
 //!
 //! The comparison of histories is pure ([`compare`], [`after_shutdown`]); asking and running is around it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -17,6 +18,8 @@ use super::programs::{Program, options};
 use super::replication::{Replication, Target};
 use super::site::{Site, describe};
 use super::waldump;
+
+mod missing;
 
 /// Each question to a server, ours or the leader's.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -257,15 +260,25 @@ async fn prepare(site: &Site, leader: &Upstream, cancel: &CancellationToken) -> 
 async fn run(site: &Site, leader: &Upstream, cancel: &CancellationToken) -> Result<(), PgError> {
     let params = rewind_params(site, leader);
     let program = command(site, &params, cancel).await?;
-    tracing::info!("running pg_rewind from {}", params.text());
-    let finished = program.run(cancel).await?;
-    tracing::info!("pg_rewind exit code={}", finished.code_text());
-    tracing::info!(" stdout={}", finished.stdout.trim());
-    tracing::info!(" stderr={}", finished.stderr.trim());
-    if finished.is_success() {
-        return Ok(());
+    let restore = missing::restore_command(site, leader, cancel).await?;
+    let mut fetched = BTreeSet::new();
+    loop {
+        tracing::info!("running pg_rewind from {}", params.text());
+        let finished = program.run(cancel).await?;
+        tracing::info!("pg_rewind exit code={}", finished.code_text());
+        tracing::info!(" stdout={}", finished.stdout.trim());
+        tracing::info!(" stderr={}", finished.stderr.trim());
+        if finished.is_success() {
+            return Ok(());
+        }
+        let more = match &restore {
+            Some(command) => missing::fetch(site, &finished.stderr, command, &mut fetched, cancel).await?,
+            None => false,
+        };
+        if !more {
+            return Err(PgError::Program { program: "pg_rewind".to_owned(), detail: finished.detail() });
+        }
     }
-    Err(PgError::Program { program: "pg_rewind".to_owned(), detail: finished.detail() })
 }
 
 async fn command(site: &Site, params: &ConnParams, cancel: &CancellationToken) -> Result<Program, PgError> {

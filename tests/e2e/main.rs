@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "processes live by the real clock")]
 
 mod commands;
+mod crash;
 #[path = "../support/ground.rs"]
 mod ground;
 mod guard;
@@ -11,6 +12,8 @@ mod guard;
 mod harness;
 mod mixed;
 mod peers;
+mod rewind;
 mod stories;
+mod synchronous;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod writer;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Kind, Store, signal};
+use crate::harness::{Cluster, Kind, Store};
 use crate::writer::{Writer, assert_nothing_lost};
 
 const OURS: [Kind; 3] = [Kind::Pgherd; 3];
@@ -129,32 +129,6 @@ async fn a_lost_dcs_makes_the_primary_read_only_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_former_leader_with_extra_wal_is_rewound() {
-    let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings()).await;
-    let leader = cluster.leader().await.unwrap();
-    cluster.sql(leader, "CREATE TABLE extra (id int)").await.unwrap();
-    // Nobody receives what is written from here on.
-    let senders =
-        cluster.sql(leader, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'").await.unwrap();
-    for row in &senders {
-        signal(row[0].as_deref().unwrap().parse().unwrap(), "STOP");
-    }
-    cluster.sql(leader, "INSERT INTO extra SELECT generate_series(1, 1000)").await.unwrap();
-    cluster.kill_agent(leader);
-    cluster.kill_postmaster(leader);
-    for row in &senders {
-        signal(row[0].as_deref().unwrap().parse().unwrap(), "KILL");
-    }
-    let new = cluster.wait_leader(LONG, |now| now != leader).await;
-    cluster.start(leader);
-    cluster.wait_healthy(LONG).await;
-    assert!(cluster.log(leader).contains("pg_rewind"), "{}", cluster.log(leader));
-    let rows = cluster.sql(leader, "SELECT count(*) FROM extra").await.unwrap();
-    assert_eq!(rows[0][0].as_deref(), Some("0"), "what nobody had received is gone everywhere");
-    assert_eq!(cluster.leader().await, Some(new));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_died_finds_its_server_running() {
     let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings()).await;
     let leader = cluster.leader().await.unwrap();
@@ -175,49 +149,4 @@ async fn an_empty_member_is_cloned_and_a_deleted_replica_is_cloned_again() {
     std::fs::remove_dir_all(cluster.path(&format!("data-{}", cluster.members[replica].name))).unwrap();
     cluster.start(replica);
     cluster.wait_healthy(LONG).await;
-}
-
-/// Waits until a standby may be elected without losing what was acknowledged.
-async fn wait_synchronous(cluster: &Cluster) {
-    let give_up = Instant::now() + LONG;
-    loop {
-        let leader = cluster.wait_leader(LONG, |_| true).await;
-        let view = cluster.get(leader, "/cluster").await.map(|(_, body)| body).unwrap_or_default();
-        if view.contains("sync_standby") || view.contains("quorum_standby") {
-            return;
-        }
-        assert!(Instant::now() < give_up, "no synchronous standby\n{}", cluster.dump());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// The leader dies with its agent, again and again, under a writer.
-async fn acknowledged_rows_survive(mode: serde_json::Value) {
-    let mut settings = settings();
-    settings["synchronous_mode"] = mode;
-    let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings).await;
-    wait_synchronous(&cluster).await;
-    let writer = Writer::start(&cluster).await;
-    for _ in 0..2 {
-        writer.wait_acknowledged_after(Instant::now(), LONG).await;
-        let leader = cluster.leader().await.unwrap();
-        cluster.kill_agent(leader);
-        cluster.kill_postmaster(leader);
-        cluster.wait_leader(LONG, |now| now != leader).await;
-        writer.wait_acknowledged_after(Instant::now(), LONG).await;
-        cluster.start(leader);
-        cluster.wait_healthy(LONG).await;
-        wait_synchronous(&cluster).await;
-    }
-    assert_nothing_lost(&cluster, writer.finish().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn synchronous_mode_loses_no_acknowledged_row() {
-    acknowledged_rows_survive(json!(true)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn quorum_commit_loses_no_acknowledged_row() {
-    acknowledged_rows_survive(json!("quorum")).await;
 }

@@ -1,6 +1,7 @@
 //! WAL that the leader does not have: find out, then rewind or clone anew. Shared by the rules for a standby that
 //! follows and for a server that is down.
 
+use crate::cluster::StopMode;
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Step, Task};
 use crate::ha::memory::RewindState;
@@ -26,9 +27,15 @@ pub(in crate::ha) fn rewinding(cx: &mut Context<'_>) -> Option<Flow> {
         return None;
     }
     let (source, from) = super::empty_data_dir::clone_source(cx, false)?;
-    if !cx.is_alive() {
-        return make_way(cx, "remove_data_directory_on_diverged_timelines");
+    if !cx.is_paused() {
+        if !cx.is_alive() {
+            return make_way(cx, "remove_data_directory_on_diverged_timelines");
+        }
+        let action = Line::ReinitializingDiverged.as_str().to_owned();
+        cx.begin(Task::Stop { action, mode: StopMode::Immediate, checkpoint: false, timeout_ms: None });
+        return Flow::end(Line::ReinitializingDiverged);
     }
+    // Nothing would be cloned into an empty directory before maintenance mode ends: both in one task.
     cx.begin(Task::Clone {
         source: Some(source),
         from,
