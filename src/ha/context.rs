@@ -107,17 +107,17 @@ impl<'a> Context<'a> {
         self.settings().synchronous_mode != crate::config::SynchronousMode::Off && !self.in_standby_cluster()
     }
 
-    /// Synchronous replication is on, and `/sync` says who may be elected.
+    /// `/sync` says who may be elected. As long as it does it matters not that the mode has just been switched off: what
+    /// was acknowledged before must survive until a primary has taken the document back.
     pub(super) fn is_sync_active(&self) -> bool {
-        self.is_sync_mode() && self.view().is_some_and(|view| !view.sync.is_empty())
+        !self.in_standby_cluster() && self.view().is_some_and(|view| !view.sync.is_empty())
     }
 
-    /// Elections count votes. As long as `/sync` asks for votes it matters not that the setting has just changed: what
-    /// was acknowledged by any of several standbys needs them.
+    /// Elections count votes: by the mode, or by what `/sync` still asks for.
     pub(super) fn is_quorum_active(&self) -> bool {
         let is_configured = self.settings().synchronous_mode == crate::config::SynchronousMode::Quorum;
         self.view().is_some_and(|view| {
-            !view.sync.is_empty() && (is_configured || (self.is_sync_mode() && view.sync.quorum > 0))
+            !view.sync.is_empty() && (is_configured || (!self.in_standby_cluster() && view.sync.quorum > 0))
         })
     }
 

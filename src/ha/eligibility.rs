@@ -67,7 +67,7 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
     let mut members = cx.memory.known_members.clone();
     if cx.is_sync_active() {
         if !cx.is_quorum_active() && !view.sync.matches(cx.me()) {
-            cx.info("not racing: synchronous mode is on and this node is not a synchronous standby");
+            cx.info("not racing: this node is not a synchronous standby and may lack acknowledged commits");
             return Race::StandBack;
         }
         members.retain(|name, _| view.sync.matches(name));
