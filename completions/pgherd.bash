@@ -47,12 +47,16 @@ _pgherd() {
 
     case "${cmd}" in
         pgherd)
-            opts="-h -V --help --version dcs demo guard help"
+            opts="-i -p -h -V --validate-config --generate-sample-config --generate-config --dsn --ignore-listen-port --print --help --version dcs demo guard help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --dsn)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_pgherd_global_optspecs
-    string join \n h/help V/version
+    string join \n validate-config generate-sample-config generate-config dsn= i/ignore-listen-port p/print h/help V/version
 end
 
 function __fish_pgherd_needs_command
@@ -24,6 +24,12 @@ function __fish_pgherd_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c pgherd -n "__fish_pgherd_needs_command" -l dsn -d 'Which server --generate-config asks, as a superuser; the PG* variables without it' -r
+complete -c pgherd -n "__fish_pgherd_needs_command" -l validate-config -d 'Check the configuration and exit: 0 if it can be used, 1 with a line per problem if not'
+complete -c pgherd -n "__fish_pgherd_needs_command" -l generate-sample-config -d 'Write a sample configuration for this host and exit'
+complete -c pgherd -n "__fish_pgherd_needs_command" -l generate-config -d 'Write a configuration made from a running PostgreSQL server and exit'
+complete -c pgherd -n "__fish_pgherd_needs_command" -s i -l ignore-listen-port -d 'With --validate-config, ports to listen on may be in use'
+complete -c pgherd -n "__fish_pgherd_needs_command" -s p -l print -d 'With --validate-config, print the configuration with the variables merged in'
 complete -c pgherd -n "__fish_pgherd_needs_command" -s h -l help -d 'Print help'
 complete -c pgherd -n "__fish_pgherd_needs_command" -s V -l version -d 'Print version'
 complete -c pgherd -n "__fish_pgherd_needs_command" -a "dcs" -d 'Serve the embedded store: one process that speaks etcd\'s v3 API'

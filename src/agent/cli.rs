@@ -12,8 +12,27 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "pgherd", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// The agent's configuration file (YAML, as Patroni reads it); without it only PATRONI_* variables count
+    /// The agent's configuration: a YAML file as Patroni reads it, or a directory of them; without it only PATRONI_*
+    /// variables count. With --generate-config or --generate-sample-config, the file to write
     pub config: Option<PathBuf>,
+    /// Check the configuration and exit: 0 if it can be used, 1 with a line per problem if not
+    #[arg(long, group = "instead")]
+    pub validate_config: bool,
+    /// Write a sample configuration for this host and exit
+    #[arg(long, group = "instead")]
+    pub generate_sample_config: bool,
+    /// Write a configuration made from a running PostgreSQL server and exit
+    #[arg(long, group = "instead")]
+    pub generate_config: bool,
+    /// Which server --generate-config asks, as a superuser; the PG* variables without it
+    #[arg(long, value_name = "DSN")]
+    pub dsn: Option<String>,
+    /// With --validate-config, ports to listen on may be in use
+    #[arg(long, short)]
+    pub ignore_listen_port: bool,
+    /// With --validate-config, print the configuration with the variables merged in
+    #[arg(long, short)]
+    pub print: bool,
     /// Another program than the agent.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -90,6 +109,15 @@ mod tests {
         let cli = Cli::try_parse_from(["pgherd", "node1.yml"]).unwrap();
         assert_eq!(cli.config, Some(PathBuf::from("node1.yml")));
         assert!(cli.command.is_none());
+    }
+
+    #[test]
+    fn one_thing_instead_of_the_agent_at_a_time() {
+        let cli = Cli::try_parse_from(["pgherd", "--validate-config", "-i", "-p", "n.yml"]).unwrap();
+        assert!(cli.validate_config && cli.ignore_listen_port && cli.print && cli.config.is_some());
+        assert!(Cli::try_parse_from(["pgherd", "--validate-config", "--generate-config"]).is_err());
+        let cli = Cli::try_parse_from(["pgherd", "--generate-config", "--dsn", "host=h"]).unwrap();
+        assert_eq!(cli.dsn.as_deref(), Some("host=h"));
     }
 
     #[test]

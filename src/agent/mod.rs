@@ -8,12 +8,14 @@ pub mod life;
 pub mod ports;
 pub mod run;
 pub mod store;
+pub mod validate;
 
 mod carry_out;
 mod configuration;
 mod gauge;
 mod journal;
 mod logging;
+mod machine;
 mod node;
 mod peers;
 mod task;

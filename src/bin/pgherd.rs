@@ -1,5 +1,5 @@
 //! The agent, the embedded store and the demo.
-#![allow(clippy::print_stderr, reason = "a program reports its own failure")]
+#![allow(clippy::print_stderr, clippy::print_stdout, reason = "a program reports its own failure")]
 
 use std::error::Error;
 use std::io::IsTerminal as _;
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
+use pgherd::agent::validate::{self, Verdict};
 use pgherd::agent::{guard, life, store};
 use pgherd::demo;
 
@@ -29,6 +30,12 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(Command::Guard(args)) = &cli.command {
         return Ok(guard::process::run(&args.data_dir)?);
     }
+    if cli.validate_config {
+        return Ok(report(&validate::validate_for(&cli), cli.print));
+    }
+    if cli.generate_config || cli.generate_sample_config {
+        return Err("generating a configuration is not available yet".into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
         Some(Command::Dcs(args)) => {
@@ -40,4 +47,17 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
         Some(Command::Demo(args)) => Ok(runtime.block_on(demo::run(&args))?),
         Some(Command::Guard(_)) | None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
     }
+}
+
+/// What `--validate-config` says: problems and warnings on stderr, the merged configuration on stdout.
+fn report(verdict: &Verdict, print: bool) -> ExitCode {
+    verdict.errors.iter().for_each(|line| eprintln!("{line}"));
+    if !verdict.errors.is_empty() {
+        return ExitCode::FAILURE;
+    }
+    verdict.warnings.iter().for_each(|line| eprintln!("warning: {line}"));
+    if print {
+        print!("{}", verdict.merged);
+    }
+    ExitCode::SUCCESS
 }

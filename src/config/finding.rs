@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::origin::Origins;
 use super::yaml::YamlError;
 
 /// How bad a finding is.
@@ -35,6 +36,15 @@ impl Finding {
     /// A part of the document is not used.
     pub fn error(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { severity: Severity::Error, path: path.into(), message: message.into() }
+    }
+
+    /// The same, saying where the setting stands. One about no setting in particular stays as it is.
+    #[must_use]
+    pub fn located(self, origins: &Origins) -> Self {
+        if self.path.is_empty() {
+            return self;
+        }
+        Self { message: origins.locate(&self.path, &self.message), ..self }
     }
 }
 
@@ -88,9 +98,32 @@ pub struct Missing {
     pub path: &'static str,
     /// What to write there.
     pub advice: &'static str,
+    /// The file, or the place of its section.
+    pub place: Option<String>,
 }
 
 fn missing_text(missing: &[Missing]) -> String {
-    let lines: Vec<_> = missing.iter().map(|key| format!("{} is not defined: {}", key.path, key.advice)).collect();
-    lines.join("\n")
+    let line = |key: &Missing| {
+        let place = key.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        format!("{} is not defined: {}{place}", key.path, key.advice)
+    };
+    missing.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl ConfigError {
+    /// The same, saying where the setting stands.
+    #[must_use]
+    pub fn located(self, origins: &Origins) -> Self {
+        match self {
+            Self::Invalid { path, message } => {
+                let message = origins.locate(&path, &message);
+                Self::Invalid { path, message }
+            }
+            Self::Missing(missing) => {
+                let place = |key: Missing| Missing { place: origins.of(key.path), ..key };
+                Self::Missing(missing.into_iter().map(place).collect())
+            }
+            other => other,
+        }
+    }
 }

@@ -11,7 +11,8 @@ use super::address::split_host_port;
 use super::dcs::DcsConfig;
 use super::finding::{ConfigError, Finding, Missing};
 use super::merge::text;
-use super::overlay::{self, AUTHENTICATION_KEYS};
+use super::origin::Origins;
+use super::overlay::{self, AUTHENTICATION_KEYS, Assembled};
 use super::reader::{Findings, Section};
 use super::secret::Secret;
 use super::yaml;
@@ -208,10 +209,24 @@ impl LocalConfig {
         files: &[(String, String)],
         environment: &BTreeMap<String, String>,
     ) -> Result<(Self, Vec<Finding>), ConfigError> {
-        let (document, mut findings) = overlay::assemble(files, environment)?;
-        let (config, more) = Self::from_document(document)?;
-        findings.extend(more);
+        let (config, findings, _) = Self::located(files, environment)?;
         Ok((config, findings))
+    }
+
+    /// [`LocalConfig::build`], with the place of every setting; what is found says where.
+    pub fn located(
+        files: &[(String, String)],
+        environment: &BTreeMap<String, String>,
+    ) -> Result<(Self, Vec<Finding>, Origins), ConfigError> {
+        let Assembled { document, origins, mut findings } = overlay::assemble(files, environment)?;
+        let (config, more) = Self::from_document(document).map_err(|error| error.located(&origins))?;
+        for finding in more.into_iter().map(|finding| finding.located(&origins)) {
+            // A section that is read for two purposes is complained about once.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
+        Ok((config, findings, origins))
     }
 
     /// Reads a merged document. Errs when something required is missing; all that is missing is named at once.
@@ -254,7 +269,7 @@ fn check_required(top: &Section<'_>) -> Result<(), ConfigError> {
         None => top.text(path).is_none(),
     };
     let missing = REQUIRED.into_iter().filter(|(path, _)| is_missing(path));
-    let missing: Vec<_> = missing.map(|(path, advice)| Missing { path, advice }).collect();
+    let missing: Vec<_> = missing.map(|(path, advice)| Missing { path, advice, place: None }).collect();
     if missing.is_empty() { Ok(()) } else { Err(ConfigError::Missing(missing)) }
 }
 
@@ -344,7 +359,7 @@ impl LogConfig {
         if !["plain", "json"].contains(&kind.as_str()) {
             section.warn("type", format!("log.type {kind} is unknown; plain is used"));
         }
-        let count = |key: &str, default: i64| section.integer(key, None).unwrap_or(default).max(0).unsigned_abs();
+        let count = |key: &str, default: i64| section.within(key, 0, i64::MAX).unwrap_or(default).unsigned_abs();
         Self {
             is_json: kind == "json",
             level,
@@ -352,13 +367,23 @@ impl LogConfig {
             dateformat: section.text("dateformat"),
             static_fields: section.section("static_fields").map().cloned().unwrap_or_default(),
             dir: section.text("dir"),
-            mode: section.integer("mode", None).and_then(|mode| u32::try_from(mode).ok()).filter(|mode| *mode <= 0o777),
+            mode: log_mode(section),
             file_size: count("file_size", 25_000_000),
             file_num: u32::try_from(count("file_num", 4)).unwrap_or(u32::MAX),
             loggers: section.text_map("loggers"),
             deduplicate_heartbeat_logs: section.flag("deduplicate_heartbeat_logs", false),
         }
     }
+}
+
+/// Permission bits that are none are not brought to the nearest: that could open the file to everybody.
+fn log_mode(section: &Section<'_>) -> Option<u32> {
+    let mode = section.integer("mode", None)?;
+    let bits = u32::try_from(mode).ok().filter(|mode| *mode <= 0o777);
+    if bits.is_none() {
+        section.warn("mode", format!("log.mode '{mode}' is not from 0 to 511; the default is used"));
+    }
+    bits
 }
 
 /// A text without any `%(field)` is a list written into a variable.
@@ -388,7 +413,7 @@ impl RestApiConfig {
             }
         };
         let tokens = section.text("server_tokens").map_or_else(|| "original".to_owned(), |text| text.to_lowercase());
-        let queue = section.integer("request_queue_size", None).unwrap_or(5).clamp(0, 4096);
+        let queue = section.within("request_queue_size", 0, 4096).unwrap_or(5);
         Self {
             listen,
             connect_address,
@@ -465,7 +490,7 @@ impl WatchdogConfig {
         Self {
             mode,
             device: section.text("device").unwrap_or_else(|| "/dev/watchdog".to_owned()),
-            safety_margin: section.integer("safety_margin", None).unwrap_or(5),
+            safety_margin: section.within("safety_margin", -1, i64::MAX).unwrap_or(5),
             driver: section.text("driver").unwrap_or_else(|| "default".to_owned()),
             guard: section.flag("guard", false),
         }

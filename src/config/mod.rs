@@ -7,10 +7,12 @@ pub mod finding;
 pub mod local;
 pub mod merge;
 pub mod operator;
+pub mod origin;
 pub mod overlay;
 pub mod parameters;
 pub mod postgresql;
 mod reader;
+pub mod schema;
 pub mod secret;
 pub mod yaml;
 
@@ -21,5 +23,6 @@ pub use local::{
     BootstrapConfig, CtlConfig, LocalConfig, LogConfig, RestApiConfig, VerifyClient, WatchdogConfig, WatchdogMode,
 };
 pub use operator::OperatorConfig;
+pub use origin::Origins;
 pub use postgresql::{Credentials, PostgresConfig};
 pub use secret::Secret;

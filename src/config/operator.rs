@@ -37,7 +37,7 @@ impl OperatorConfig {
     ) -> Result<(Self, Vec<Finding>), ConfigError> {
         let (mut document, mut findings) = match overlay::assemble(files, environment) {
             Err(ConfigError::Empty) => (Map::new(), Vec::new()),
-            other => other?,
+            other => other.map(|whole| (whole.document, whole.findings))?,
         };
         if let Some(url) = dcs_url {
             take_dcs_url(&mut document, url)?;

@@ -8,8 +8,9 @@ use crate::cluster::tags::as_boolish;
 
 use super::finding::{ConfigError, Finding};
 use super::merge;
+use super::origin::Origins;
 use super::parameters::units;
-use super::yaml;
+use super::yaml::{self, Places};
 
 /// The environment, as a map.
 pub type Environment = BTreeMap<String, String>;
@@ -159,47 +160,62 @@ const DCS_SUFFIXES: &[(&str, As)] = &[
 /// The document that the variables make. Empty values count as unset; a value that cannot be read is left out with a
 /// finding.
 pub fn from_environment(environment: &Environment) -> (Map<String, Value>, Vec<Finding>) {
-    let mut overlay = Overlay { environment, document: Map::new(), findings: Vec::new() };
-    for (name, path, kind) in VARIABLES {
-        overlay.take(name, path, *kind);
-    }
-    for program in PROGRAMS {
-        let name = format!("POSTGRESQL_BIN_{}", program.to_uppercase());
-        overlay.take(&name, &format!("postgresql.bin_name.{program}"), As::Text);
-    }
-    for user in USERS {
-        for key in AUTHENTICATION_KEYS {
-            let name = format!("{}_{}", user.to_uppercase(), key.to_uppercase());
-            overlay.take(&name, &format!("postgresql.authentication.{user}.{key}"), As::Text);
-        }
-    }
-    overlay.take_dcs();
+    let overlay = Overlay::read(environment);
     (overlay.document, overlay.findings)
+}
+
+/// A node's own configuration, merged, with the place of every setting.
+#[derive(Clone, Debug, Default)]
+pub struct Assembled {
+    /// The merged document.
+    pub document: Map<String, Value>,
+    /// Where its settings stand.
+    pub origins: Origins,
+    /// What could not be used.
+    pub findings: Vec<Finding>,
 }
 
 /// Makes one document of files (name for messages, text; later ones win) and variables. Without files the variable
 /// PATRONI_CONFIGURATION stands for one, and then no other variable counts.
-pub fn assemble(
-    files: &[(String, String)],
-    environment: &Environment,
-) -> Result<(Map<String, Value>, Vec<Finding>), ConfigError> {
-    let mut document = Map::new();
-    let whole = environment.get(WHOLE).filter(|text| files.is_empty() && !text.trim().is_empty());
-    if let Some(text) = whole {
-        let document = parse(WHOLE, text)?;
-        return if document.is_empty() { Err(ConfigError::Empty) } else { Ok((document, Vec::new())) };
+pub fn assemble(files: &[(String, String)], environment: &Environment) -> Result<Assembled, ConfigError> {
+    let mut whole = Assembled::default();
+    let instead = environment.get(WHOLE).filter(|text| files.is_empty() && !text.trim().is_empty());
+    if let Some(text) = instead {
+        whole.lay_over(WHOLE, text)?;
+    } else {
+        for (name, text) in files {
+            whole.lay_over(name, text)?;
+        }
+        let overlay = Overlay::read(environment);
+        merge::patch(&mut whole.document, &overlay.document);
+        overlay.origins.iter().for_each(|(path, name)| whole.origins.add_variable(path, name));
+        whole.findings.extend(overlay.findings);
     }
-    for (name, text) in files {
-        merge::patch(&mut document, &parse(name, text)?);
-    }
-    let (overlay, findings) = from_environment(environment);
-    merge::patch(&mut document, &overlay);
-    if document.is_empty() { Err(ConfigError::Empty) } else { Ok((document, findings)) }
+    if whole.document.is_empty() { Err(ConfigError::Empty) } else { Ok(whole) }
 }
 
-fn parse(name: &str, text: &str) -> Result<Map<String, Value>, ConfigError> {
-    match yaml::read(text) {
-        Ok(Value::Object(map)) => Ok(map),
+impl Assembled {
+    fn lay_over(&mut self, name: &str, text: &str) -> Result<(), ConfigError> {
+        let (map, places) = parse(name, text)?;
+        merge::patch(&mut self.document, &map);
+        for (path, first, last) in places.repeated {
+            let message =
+                format!("{path} stands more than once in {name}, in lines {first} and {last}; the last one counts");
+            self.findings.push(Finding::warning("", message));
+        }
+        self.origins.add_file(name, places.lines);
+        Ok(())
+    }
+}
+
+/// The variables that [`assemble`] reads, and so keeps from the processes that an agent starts.
+pub fn is_consumed(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+fn parse(name: &str, text: &str) -> Result<(Map<String, Value>, Places), ConfigError> {
+    match yaml::read_with_places(text) {
+        Ok((Value::Object(map), places)) => Ok((map, places)),
         Ok(_) => Err(ConfigError::NotAMap { name: name.to_owned() }),
         Err(source) => Err(ConfigError::Yaml { name: name.to_owned(), source }),
     }
@@ -209,17 +225,41 @@ struct Overlay<'a> {
     environment: &'a Environment,
     document: Map<String, Value>,
     findings: Vec<Finding>,
+    /// Path and variable of each setting.
+    origins: Vec<(String, String)>,
 }
 
-impl Overlay<'_> {
+impl<'a> Overlay<'a> {
+    fn read(environment: &'a Environment) -> Self {
+        let mut overlay = Self { environment, document: Map::new(), findings: Vec::new(), origins: Vec::new() };
+        for (name, path, kind) in VARIABLES {
+            overlay.take(name, path, *kind);
+        }
+        for program in PROGRAMS {
+            let name = format!("POSTGRESQL_BIN_{}", program.to_uppercase());
+            overlay.take(&name, &format!("postgresql.bin_name.{program}"), As::Text);
+        }
+        for user in USERS {
+            for key in AUTHENTICATION_KEYS {
+                let name = format!("{}_{}", user.to_uppercase(), key.to_uppercase());
+                overlay.take(&name, &format!("postgresql.authentication.{user}.{key}"), As::Text);
+            }
+        }
+        overlay.take_dcs();
+        overlay
+    }
+
     fn take(&mut self, name: &str, path: &str, kind: As) {
         let name = format!("{PREFIX}{name}");
         let Some(text) = self.environment.get(&name).filter(|text| !text.is_empty()) else { return };
         match value(text, kind) {
-            Ok(value) => store(&mut self.document, path, value),
+            Ok(value) => {
+                store(&mut self.document, path, value);
+                self.origins.push((path.to_owned(), name));
+            }
             Err(wanted) => {
                 let message = format!("the variable {name} is ignored: it is not {wanted}");
-                self.findings.push(Finding::warning(path, message));
+                self.findings.push(Finding::warning("", message));
             }
         }
     }
@@ -359,9 +399,9 @@ mod tests {
             ("b.yml".to_owned(), "scope: b\nrestapi: {certfile: null}\n".to_owned()),
         ];
         let variables = environment(&[("PATRONI_SCOPE", "c"), (WHOLE, "scope: d")]);
-        let (document, _) = assemble(&files, &variables).unwrap();
+        let document = assemble(&files, &variables).unwrap().document;
         assert_eq!(Value::Object(document), json!({"scope": "c", "restapi": {"listen": "x"}}));
-        let (document, _) = assemble(&[], &variables).unwrap();
+        let document = assemble(&[], &variables).unwrap().document;
         assert_eq!(Value::Object(document), json!({"scope": "d"}), "the whole document excludes other variables");
     }
 
@@ -369,8 +409,8 @@ mod tests {
     fn errors_name_the_file() {
         let file = |text: &str| [("node.yml".to_owned(), text.to_owned())];
         let none = Environment::new();
-        assert_eq!(assemble(&[], &none), Err(ConfigError::Empty));
-        assert_eq!(assemble(&file("- a\n"), &none), Err(ConfigError::NotAMap { name: "node.yml".to_owned() }));
+        assert_eq!(assemble(&[], &none).unwrap_err(), ConfigError::Empty);
+        assert_eq!(assemble(&file("- a\n"), &none).unwrap_err(), ConfigError::NotAMap { name: "node.yml".to_owned() });
         let error = assemble(&file("a: [\n"), &none).unwrap_err().to_string();
         assert!(error.starts_with("invalid config file node.yml: line "), "{error}");
     }

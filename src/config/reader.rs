@@ -44,7 +44,7 @@ impl<'a> Section<'a> {
         let map = match self.value(key) {
             Some(Value::Object(map)) => Some(map),
             Some(_) => {
-                self.reject(key, "is not a mapping and is ignored");
+                self.reject_value(key, "is not a mapping and is ignored");
                 None
             }
             None => None,
@@ -85,7 +85,7 @@ impl<'a> Section<'a> {
     pub(super) fn flag(&self, key: &str, default: bool) -> bool {
         let Some(value) = self.value(key) else { return default };
         as_boolish(value).unwrap_or_else(|| {
-            self.reject(key, &format!("is not a boolean; {default} is used"));
+            self.reject_value(key, &format!("is not a boolean (true or false); {default} is used"));
             default
         })
     }
@@ -98,6 +98,18 @@ impl<'a> Section<'a> {
             self.reject(key, &format!("'{}' is not an integer; the default is used", text(value)));
         }
         number
+    }
+
+    /// An integer, brought between bounds.
+    pub(super) fn within(&self, key: &str, min: i64, max: i64) -> Option<i64> {
+        let number = self.integer(key, None)?;
+        let used = number.clamp(min, max);
+        if used != number && max == i64::MAX {
+            self.reject_value(key, &format!("is less than {min}; {used} is used"));
+        } else if used != number {
+            self.reject_value(key, &format!("is not from {min} to {max}; {used} is used"));
+        }
+        Some(used)
     }
 
     /// A list of texts; a text alone is a list of one.
@@ -131,6 +143,16 @@ impl<'a> Section<'a> {
 
     pub(super) fn warn(&self, key: &str, message: impl Into<String>) {
         self.findings.add(Finding::warning(self.path_of(key), message));
+    }
+
+    /// A remark with the value in it, unless it is a secret or too long to be one word.
+    fn reject_value(&self, key: &str, message: &str) {
+        let shown = self.value(key).filter(|value| !value.is_object() && !value.is_array()).map(text);
+        match shown.filter(|text| text.len() <= 60 && key != "authentication" && !self.path.ends_with("authentication"))
+        {
+            Some(shown) => self.reject(key, &format!("'{shown}' {message}")),
+            None => self.reject(key, message),
+        }
     }
 
     fn reject(&self, key: &str, message: &str) {

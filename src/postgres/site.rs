@@ -277,6 +277,13 @@ fn local_host(config: &PostgresConfig, on_socket: bool) -> String {
     config::postgresql::local_host(&config.listen_addresses).to_owned()
 }
 
+/// Where a program of the server is when there is neither `bin_dir` nor data to match: on PATH, else in the newest of
+/// the system's versioned directories.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let newest = || versioned_directories(Path::new(VERSIONED), name).pop().map(|(_, directory)| directory.join(name));
+    on_path(name).next().or_else(newest)
+}
+
 fn on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let name = name.to_owned();

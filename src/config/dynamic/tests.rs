@@ -77,7 +77,7 @@ fn modes_and_flags() {
     assert!(settings.is_standby_cluster() && !settings.is_synchronous());
     let (settings, findings) = read(json!({"pause": "yes", "failsafe_mode": "perhaps", "check_timeline": 1}));
     assert!(settings.pause && settings.check_timeline && !settings.failsafe_mode);
-    assert_eq!(findings, ["failsafe_mode is not a boolean; false is used"]);
+    assert_eq!(findings, ["failsafe_mode 'perhaps' is not a boolean (true or false); false is used"]);
 }
 
 #[test]

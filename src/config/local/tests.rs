@@ -66,7 +66,10 @@ fn watchdog_modes() {
     assert_eq!(mode("Auto"), (WatchdogMode::Automatic, vec![]));
     assert_eq!(
         mode("sometimes"),
-        (WatchdogMode::Off, vec!["Watchdog mode sometimes not recognized, disabling watchdog".to_owned()])
+        (
+            WatchdogMode::Off,
+            vec!["Watchdog mode sometimes not recognized, disabling watchdog (more.yml line 1)".to_owned()]
+        )
     );
 }
 
@@ -76,8 +79,8 @@ fn contradicting_tags_are_told() {
     assert_eq!(
         findings,
         [
-            "Conflicting configuration between nofailover: True and failover_priority: 2. Defaulting to nofailover: True",
-            "Conflicting configuration between nosync: False and sync_priority: 0. Defaulting to nosync: False",
+            "Conflicting configuration between nofailover: True and failover_priority: 2. Defaulting to nofailover: True (more.yml line 1)",
+            "Conflicting configuration between nosync: False and sync_priority: 0. Defaulting to nosync: False (more.yml line 1)",
         ]
     );
     assert!(config.tags.nofailover());
@@ -93,7 +96,7 @@ fn ctl_falls_back_to_the_rest_interface() {
     assert_eq!(config.ctl.keyfile, None, "a key without a certificate is not looked at");
     let (config, findings) = build("restapi: {authentication: {username: u}}");
     assert_eq!(config.restapi.authentication, None);
-    assert_eq!(findings, ["restapi.authentication needs both username and password; it is ignored"; 2]);
+    assert_eq!(findings, ["restapi.authentication needs both username and password; it is ignored (more.yml line 1)"]);
 }
 
 #[test]
@@ -128,9 +131,42 @@ fn values_of_the_wrong_type_are_told_and_replaced() {
     assert_eq!(
         findings,
         [
-            "restapi.request_queue_size 'many' is not an integer; the default is used",
-            "restapi.allowlist is not a list and is ignored",
-            "log is not a mapping and is ignored",
+            "restapi.request_queue_size 'many' is not an integer; the default is used (more.yml line 2)",
+            "restapi.allowlist is not a list and is ignored (more.yml line 2)",
+            "log '5' is not a mapping and is ignored (more.yml line 1)",
+        ]
+    );
+}
+
+#[test]
+fn values_out_of_bounds_are_told_and_brought_inside() {
+    let (config, findings) = build(
+        "log: {mode: 4755, file_num: -1}\nrestapi: {request_queue_size: 5000}\n\
+         watchdog: {safety_margin: -7, guard: maybe}\n",
+    );
+    assert_eq!((config.log.mode, config.log.file_num), (None, 0));
+    assert_eq!((config.restapi.request_queue_size, config.watchdog.safety_margin), (4096, -1));
+    assert_eq!(
+        findings,
+        [
+            "restapi.request_queue_size '5000' is not from 0 to 4096; 4096 is used (more.yml line 2)",
+            "log.mode '4755' is not from 0 to 511; the default is used (more.yml line 1)",
+            "log.file_num '-1' is less than 0; 0 is used (more.yml line 1)",
+            "watchdog.safety_margin '-7' is less than -1; -1 is used (more.yml line 3)",
+            "watchdog.guard 'maybe' is not a boolean (true or false); false is used (more.yml line 3)",
+        ]
+    );
+}
+
+#[test]
+fn the_order_of_findings_does_not_repeat_one() {
+    let (_, findings) = build("log: {level: loud}\nlog: {level: loud}\n");
+    assert_eq!(
+        findings,
+        [
+            "log stands more than once in more.yml, in lines 1 and 2; the last one counts",
+            "log.level stands more than once in more.yml, in lines 1 and 2; the last one counts",
+            "log.level LOUD is unknown; INFO is used (more.yml line 2)",
         ]
     );
 }

@@ -9,7 +9,18 @@ mod read;
 mod scalar;
 mod write;
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
+
+/// Where the settings of a document stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Line of each key and list item, by its path: keys and indices joined by dots.
+    pub lines: BTreeMap<String, usize>,
+    /// Keys that stand more than once in one mapping: path, first line, last line. The last one counts.
+    pub repeated: Vec<(String, usize, usize)>,
+}
 
 /// Why a text is not YAML that we can use, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +40,11 @@ pub struct YamlError {
 /// written as, keys of other types become their JSON spelling. Errs on broken syntax, on tags other than the plain
 /// ones (`!!str`, `!!int`, …), on a second document, and on nesting or alias use beyond any sane configuration.
 pub fn read(text: &str) -> Result<Value, YamlError> {
+    read::document(text).map(|(value, _)| value)
+}
+
+/// [`read`], with the places of what was read.
+pub fn read_with_places(text: &str) -> Result<(Value, Places), YamlError> {
     read::document(text)
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::{Map, Value};
 
-use super::YamlError;
 use super::scalar::{self, Kind};
+use super::{Places, YamlError};
 
 /// Deeper nesting is refused: no configuration has it, and the recursion below must end.
 const MAX_DEPTH: usize = 100;
@@ -16,17 +16,26 @@ const MAX_ALIASED_VALUES: usize = 100_000;
 const CORE_PREFIX: &str = "tag:yaml.org,2002:";
 
 /// Reads the only document of `text`.
-pub(super) fn document(text: &str) -> Result<Value, YamlError> {
+pub(super) fn document(text: &str) -> Result<(Value, Places), YamlError> {
     refuse_control_characters(text)?;
     // Another crate may turn the parser's comments on for the whole build.
     let mut options = Options::default();
     options.set_emit_comments(false);
     let events = Parser::new_from_str_with_options(text, options);
-    let mut composer = Composer { text, events, anchors: BTreeMap::new(), aliased: 0, position: (1, 1), end: 0 };
+    let mut composer = Composer {
+        text,
+        events,
+        anchors: BTreeMap::new(),
+        aliased: 0,
+        position: (1, 1),
+        end: 0,
+        path: Vec::new(),
+        places: Places::default(),
+    };
     let mut value = None;
     loop {
         match composer.next()? {
-            Event::StreamEnd => return Ok(value.unwrap_or(Value::Null)),
+            Event::StreamEnd => return Ok((value.unwrap_or(Value::Null), composer.places)),
             Event::DocumentStart(..) if value.is_some() => {
                 return Err(composer.error("a second document starts here, but only one is allowed"));
             }
@@ -49,6 +58,9 @@ struct Composer<'a> {
     position: (usize, usize),
     /// Byte where the last event ended.
     end: usize,
+    /// Keys and indices that lead to the node being read.
+    path: Vec<String>,
+    places: Places,
 }
 
 /// A value, or one of the two plain scalars that mean something only as a key of a mapping.
@@ -135,10 +147,22 @@ impl<'a> Composer<'a> {
                 Event::SequenceEnd => return Ok(Value::Array(items)),
                 Event::StreamEnd => return Err(self.error("the list does not end")),
                 event => {
+                    self.enter(items.len().to_string(), self.position.0);
                     let node = self.node(event, depth + 1)?;
+                    self.path.pop();
                     items.push(self.finish(node)?);
                 }
             }
+        }
+    }
+
+    /// Goes one step down and remembers where. Inside a key that is itself a collection nothing is remembered wrongly
+    /// for long: such a key is refused.
+    fn enter(&mut self, step: String, line: usize) {
+        self.path.push(step);
+        let path = self.path.join(".");
+        if let Some(first) = self.places.lines.insert(path.clone(), line) {
+            self.places.repeated.push((path, first, line));
         }
     }
 
@@ -148,7 +172,9 @@ impl<'a> Composer<'a> {
         let mut merged = Map::new();
         let mut own = Vec::new();
         loop {
-            let key = match self.next()? {
+            let event = self.next()?;
+            let line = self.position.0;
+            let key = match event {
                 Event::MappingEnd => break,
                 Event::StreamEnd => return Err(self.error("the mapping does not end")),
                 event => self.node(event, depth + 1)?,
@@ -159,8 +185,13 @@ impl<'a> Composer<'a> {
                 Node::Value(value) => Some(self.key(value)?),
             };
             let event = self.next()?;
+            match &key {
+                Some(key) => self.enter(key.clone(), line),
+                None => self.path.push("<<".to_owned()),
+            }
             let node = self.node(event, depth + 1)?;
             let value = self.finish(node)?;
+            self.path.pop();
             match key {
                 None => self.merge(&mut merged, value)?,
                 Some(key) => own.push((key, value)),
