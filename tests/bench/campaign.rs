@@ -36,8 +36,8 @@ use writer::{Writer, lost};
 
 /// A cluster must be well again this long after its fault ended.
 const HEALED: Duration = Duration::from_secs(60);
-/// One that is not is waited for, so that the run tells how long it took.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// One that is not is waited for, so that the run tells how long it took; then a human would step in.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
@@ -77,6 +77,8 @@ struct Account {
     lost: Vec<u64>,
     healed: Vec<Duration>,
     gaps: Vec<Duration>,
+    /// How often a member had to be made anew by hand.
+    humans: usize,
 }
 
 fn main() {
@@ -114,7 +116,7 @@ async fn run(kind: Kind, mode: &Value, faults: u64, seed: u64, ttl: u64) {
         let began = Instant::now();
         strike(&mut cluster, fault, victim, length).await;
         let ended = Instant::now();
-        let healed = wait_well(&cluster, &writer, mode, ended).await;
+        let healed = wait_well(&cluster, &writer, mode, ended, &mut account.humans).await;
         let gap = writer.longest_gap_since(began);
         let gone = lost(&cluster, writer.acknowledged()).await;
         let fresh = gone.len().saturating_sub(account.lost.len());
@@ -123,7 +125,7 @@ async fn run(kind: Kind, mode: &Value, faults: u64, seed: u64, ttl: u64) {
             if fault >= Fault::StoreKilled { "etcd" } else { &cluster.members[victim].name },
             if victim == leader { "the leader" } else { "a replica" },
         );
-        if fresh > 0 || healed > HEALED {
+        if fresh > 0 {
             eprintln!("{}", cluster.dump());
         }
         *account.faults.entry(fault).or_default() += 1;
@@ -171,22 +173,34 @@ async fn strike(cluster: &mut Cluster, fault: Fault, victim: usize, length: Dura
 }
 
 /// Waits until a leader takes writes, all others stream and, in a synchronous mode, one of them may be elected;
-/// returns how long after the end of the fault that was.
-async fn wait_well(cluster: &Cluster, writer: &Writer, mode: &Value, ended: Instant) -> Duration {
+/// returns how long after the end of the fault that was. Members that do not find their way are made anew.
+async fn wait_well(cluster: &Cluster, writer: &Writer, mode: &Value, ended: Instant, humans: &mut usize) -> Duration {
+    let mut help_at = ended + PATIENCE;
     loop {
-        cluster.wait_healthy(PATIENCE).await;
-        let synchronous = match cluster.leader().await {
-            Some(leader) => cluster.get(leader, "/cluster").await.is_some_and(|(_, view)| {
-                mode == &json!(false) || view.contains("sync_standby") || view.contains("quorum_standby")
-            }),
-            None => false,
-        };
-        if synchronous {
+        if cluster.is_healthy().await && (mode == &json!(false) || has_synchronous(cluster).await) {
             writer.wait_acknowledged_after(Instant::now(), PATIENCE).await;
             return ended.elapsed();
         }
+        if Instant::now() > help_at {
+            help_at = Instant::now() + PATIENCE;
+            *humans += 1;
+            eprintln!("{}", cluster.dump());
+            for i in 0..cluster.members.len() {
+                let status = cluster.status(i).await.unwrap_or_default();
+                if status["role"] != "primary" && status["replication_state"] != "streaming" {
+                    cluster.ctl(&["reinit", "e2e", &cluster.members[i].name, "--force"]);
+                }
+            }
+        }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Whether a standby may be elected without losing what was acknowledged.
+async fn has_synchronous(cluster: &Cluster) -> bool {
+    let Some(leader) = cluster.leader().await else { return false };
+    let view = cluster.get(leader, "/cluster").await;
+    view.is_some_and(|(_, view)| view.contains("sync_standby") || view.contains("quorum_standby"))
 }
 
 fn report(kind: Kind, mode: &Value, account: &Account, acknowledged: usize) {
@@ -198,6 +212,7 @@ fn report(kind: Kind, mode: &Value, account: &Account, acknowledged: usize) {
     let late = account.healed.iter().filter(|healed| **healed > HEALED).count();
     println!("\n{:?}, synchronous_mode {mode}: {} faults {:?}", kind, account.healed.len(), account.faults);
     println!("rows acknowledged {acknowledged}, lost {}", account.lost.len());
+    println!("members made anew by hand: {}", account.humans);
     println!(
         "well again after (median, worst) {:.1?}, {:.1?}; later than {HEALED:?}: {late}",
         middle(&account.healed),
