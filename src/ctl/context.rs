@@ -13,6 +13,7 @@ use crate::dcs::connect::{Identity, connect};
 use crate::dcs::{Dcs, DcsError, Timing};
 
 use super::error::CtlError;
+use super::exit::Exit;
 use super::settings;
 use super::ui::Ui;
 use super::{GlobalArgs, Personality};
@@ -150,7 +151,7 @@ impl<'a> Context<'a> {
     /// The client for the members' REST interfaces; no request takes longer than `timeout`.
     pub fn api(&self, timeout: Duration) -> Result<Client, CtlError> {
         Client::new(&self.settings.ctl, timeout).map_err(|error| {
-            CtlError::new("cannot call the members' REST interface")
+            CtlError::usage("cannot call the members' REST interface")
                 .because(error)
                 .next("correct the section `ctl` of the configuration file, or try -k")
         })
@@ -163,6 +164,7 @@ impl<'a> Context<'a> {
         }
         let prefix = format!("/{}/{name}/", self.settings.namespace.trim_matches('/'));
         Err(CtlError::new(format!("nothing is known of cluster {name} below {prefix}"))
+            .ending(Exit::NotFound)
             .next("check the cluster's name and the namespace; `list` without a name shows the configured cluster"))
     }
 
@@ -183,7 +185,7 @@ impl<'a> Context<'a> {
 fn no_dcs() -> CtlError {
     let theirs = "Can not find suitable configuration of distributed configuration store\n\
         Available implementations: consul, etcd, etcd3, exhibitor, kubernetes, raft, zookeeper";
-    CtlError::new(theirs)
+    CtlError::usage(theirs)
         .in_better_words("the configuration does not say where the DCS is")
         .next("add a section `etcd3` with `hosts`, or use -d etcd3://HOST:PORT")
 }

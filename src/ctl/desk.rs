@@ -19,7 +19,7 @@ use super::{Context, CtlError};
 
 impl From<Refusal> for CtlError {
     fn from(refusal: Refusal) -> Self {
-        let error = Self::new(refusal.reason);
+        let error = Self::new(refusal.reason).ending(refusal.end);
         match refusal.advice {
             Some(advice) => error.next(advice),
             None => error,

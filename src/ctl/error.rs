@@ -2,20 +2,19 @@
 
 use std::error::Error;
 
+use super::exit::Exit;
 use crate::dcs::DcsError;
 
 /// What kind of end it is; decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Failed, or refused before anything was done: 1.
-    Failed,
-    /// Called in a way that cannot mean anything: 2.
-    Usage,
-    /// A question got no answer: 1.
+    /// The work did not end as asked.
+    End(Exit),
+    /// A question got no answer.
     Aborted,
-    /// Ctrl-C: 1.
+    /// Ctrl-C.
     Interrupted,
-    /// Nobody reads our output any more: quiet, 0.
+    /// Nobody reads our output any more: quiet, and no failure.
     ClosedPipe,
 }
 
@@ -42,14 +41,36 @@ impl CtlError {
         Self { kind, message: message.into(), better: None, hint: None, is_quiet: false, source: None }
     }
 
-    /// A failure or a refusal (exit 1). The message is what follows `Error: ` in patronictl, where it has one.
+    /// A failure or a refusal. The message is what follows `Error: ` in patronictl, where it has one.
     pub fn new(message: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Failed, message)
+        Self::of(ErrorKind::End(Exit::Failed), message)
     }
 
-    /// Wrong usage found after parsing (exit 2; patronictl 1).
+    /// Wrong usage found after parsing.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Usage, message)
+        Self::new(message).ending(Exit::Usage)
+    }
+
+    /// How the command ends.
+    pub fn end(&self) -> Exit {
+        match self.kind {
+            ErrorKind::End(end) => end,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// With another end than a plain failure.
+    pub fn ending(mut self, end: Exit) -> Self {
+        self.kind = ErrorKind::End(end);
+        self
+    }
+
+    /// After other work of the same command: done for some, not for others.
+    pub fn after(self, earlier: Option<Exit>) -> Self {
+        match (self.kind, earlier) {
+            (ErrorKind::End(end), Some(earlier)) => self.ending(earlier.and(end)),
+            _ => self,
+        }
     }
 
     /// Input ended at a question.
@@ -80,7 +101,19 @@ impl CtlError {
             DcsError::Refused { .. } => "check the DCS user's permissions and the DCS's own log",
             DcsError::Config(_) => "correct the DCS section of the configuration file, or use -d",
         };
-        Self::new(what).because(error).next(hint)
+        let end = match &error {
+            DcsError::Unavailable { .. } => Exit::Unreachable,
+            DcsError::Refused { source, .. } => {
+                let why = source.as_ref().map(ToString::to_string).unwrap_or_default();
+                if ["permission denied", "auth", "user"].iter().any(|word| why.contains(word)) {
+                    Exit::Denied
+                } else {
+                    Exit::Failed
+                }
+            }
+            DcsError::Config(_) => Exit::Usage,
+        };
+        Self::new(what).because(error).next(hint).ending(end)
     }
 
     /// Other words for our own personality.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 pub use crate::api::requests::Handover as Kind;
 use crate::cluster::{ClusterView, FailoverKey, Member, MemberName, Version};
 
+use super::exit::Exit;
 use super::plan::{Answers, Pace, Refusal, Scene, Stop};
 use super::schedule::Schedule;
 
@@ -159,7 +160,7 @@ fn pick_candidate(
     };
     let named = candidate.as_deref().unwrap_or_default();
     if named.is_empty() && kind == Kind::Failover {
-        let refusal = Refusal::new("Failover could be performed only to a specific candidate");
+        let refusal = Refusal::new("Failover could be performed only to a specific candidate").ending(Exit::Usage);
         return Err(refusal.advise(format!("name one with --candidate: {}", candidates.join(", "))).into());
     }
     if named.is_empty() || candidates.contains(&named) {
@@ -170,7 +171,10 @@ fn pick_candidate(
         return Err(Refusal::new(reason).into());
     }
     let reason = format!("Member {named} does not exist in cluster {} or is tagged as nofailover", scene.cluster);
-    Err(Refusal::new(reason).advise(format!("candidates are: {}", candidates.join(", "))).into())
+    let refusal = Refusal::new(reason).advise(format!("candidates are: {}", candidates.join(", ")));
+    // A name that nobody has is another mistake than a member that must not lead.
+    let is_member = scene.view.members.iter().any(|member| member.name == named);
+    Err(refusal.ending(if is_member { Exit::Failed } else { Exit::NotFound }).into())
 }
 
 /// The tags that keep every member but the leader from being a candidate.

@@ -23,6 +23,7 @@ pub mod context;
 pub mod delivery;
 pub mod desk;
 pub mod error;
+pub mod exit;
 pub mod handover;
 pub mod plan;
 pub mod render;
@@ -36,6 +37,7 @@ pub mod usage;
 
 pub use context::{Context, Outside};
 pub use error::{CtlError, ErrorKind};
+pub use exit::Exit;
 pub use ui::Ui;
 
 /// How the program presents itself.
@@ -65,26 +67,6 @@ impl Personality {
     /// Whether patronictl's bytes and exit codes are wanted.
     pub fn is_patronictl(self) -> bool {
         self == Self::Patronictl
-    }
-}
-
-/// How a command that ran to its end went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Outcome {
-    /// As asked.
-    Done,
-    /// The cluster or the operator said no, which has been shown. patronictl counts that as success.
-    Refused,
-}
-
-impl Outcome {
-    /// The exit code.
-    pub fn code(self, personality: Personality) -> u8 {
-        match (self, personality) {
-            (Self::Refused, Personality::Pgherdctl) => 1,
-            _ => 0,
-        }
     }
 }
 
@@ -130,7 +112,7 @@ impl Cli {
         let root = root.args_override_self(true).arg(help());
         let root = if ours {
             let version = clap::Arg::new("version").long("version").action(clap::ArgAction::Version);
-            root.version(crate::VERSION).arg(version.help("Print version"))
+            root.version(crate::VERSION).arg(version.help("Print version")).after_help(exit::help())
         } else {
             root
         };
@@ -185,7 +167,9 @@ pub async fn run(invocation: &Invocation, ui: &Ui, outside: Outside) -> u8 {
         Err(error) => Err(error),
     };
     match result {
-        Ok(outcome) => outcome.code(personality),
+        // What was shown counts as success there, a refusal included.
+        Ok(_) if personality.is_patronictl() => Exit::Done.code(),
+        Ok(end) => end.code(),
         Err(error) => report::report(ui, &error),
     }
 }

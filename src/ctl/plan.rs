@@ -13,6 +13,7 @@ use crate::cluster::ClusterView;
 use crate::cluster::tags::as_integer;
 
 use super::commands::list::Mode;
+use super::exit::Exit;
 use super::schedule::{NotAMoment, Schedule};
 
 /// Everything that a plan may look at besides the command's arguments.
@@ -116,17 +117,24 @@ pub struct Refusal {
     pub reason: String,
     /// What to do instead, if there is something to say.
     pub advice: Option<String>,
+    /// How that ends the command.
+    pub end: Exit,
 }
 
 impl Refusal {
     /// A refusal that speaks for itself.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), advice: None }
+        Self { reason: reason.into(), advice: None, end: Exit::Failed }
     }
 
     /// The same with something to do next.
     pub fn advise(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
+    }
+
+    /// With another end than a plain refusal.
+    pub fn ending(self, end: Exit) -> Self {
+        Self { end, ..self }
     }
 }
 

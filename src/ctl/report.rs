@@ -1,19 +1,20 @@
 //! The one error report: what failed, the causes, what to do next; and the exit code.
 
 use super::error::{CtlError, ErrorKind};
+use super::exit::Exit;
 use super::ui::{Tone, Ui};
 
 /// Tells the operator and picks the exit code.
 pub fn report(ui: &Ui, error: &CtlError) -> u8 {
-    let code = match (error.kind, ui.personality().is_patronictl()) {
-        (ErrorKind::ClosedPipe, _) => return 0,
-        (ErrorKind::Usage, false) => 2,
-        _ => 1,
+    let end = match (error.kind, ui.personality().is_patronictl()) {
+        (ErrorKind::ClosedPipe, _) => return Exit::Done.code(),
+        (_, true) => Exit::Failed,
+        (_, false) => error.end(),
     };
     let text = if ui.personality().is_patronictl() { as_patronictl(ui, error) } else { as_pgherdctl(ui, error) };
     // Nowhere is left to complain to if stderr is closed as well.
     let _ = ui.complain(&text);
-    code
+    end.code()
 }
 
 fn as_patronictl(ui: &Ui, error: &CtlError) -> String {
@@ -62,7 +63,7 @@ mod tests {
     #[test]
     fn ours_names_object_cause_and_next_step() {
         let (text, code) = said(Personality::Pgherdctl, &dcs_down());
-        assert_eq!(code, 1);
+        assert_eq!(code, Exit::Unreachable.code());
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "error: could not read cluster demo");
         assert_eq!(lines[1], "  because: DCS is not accessible: 127.0.0.1:2379 refused");

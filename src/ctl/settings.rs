@@ -27,8 +27,8 @@ pub fn read(
     let url = url.map(|url| meant(url, personality));
     let (mut config, findings) =
         OperatorConfig::build(&files, environment, url.as_deref()).map_err(|error| match error {
-            ConfigError::UnknownDcsScheme(_) => CtlError::new(error.to_string()).next("use -d etcd3://HOST:PORT"),
-            error => CtlError::new("the configuration cannot be used").because(error).next("correct it"),
+            ConfigError::UnknownDcsScheme(_) => CtlError::usage(error.to_string()).next("use -d etcd3://HOST:PORT"),
+            error => CtlError::usage("the configuration cannot be used").because(error).next("correct it"),
         })?;
     config.ctl.insecure |= global.insecure;
     Ok((config, findings))
@@ -59,7 +59,7 @@ fn files(global: &GlobalArgs, environment: &Environment) -> Result<Vec<(String, 
                 "Provided config file {path} not existing or no read rights. Check the -c/--config-file parameter"
             );
             // patronictl does not name the cause.
-            let error = CtlError::new(message).because(error);
+            let error = CtlError::usage(message).because(error);
             Err(error.in_better_words(format!("cannot read the configuration file {path}")).quiet_for_patronictl())
         }
     }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::cluster::{ClusterView, MemberName, Role};
 
+use super::exit::Exit;
 use super::plan::{Answers, Refusal, Stop};
 
 /// `--role`: members by what the DCS says of them.
@@ -115,7 +116,7 @@ impl NoChoice {
 
     /// As a refusal.
     pub fn refusal(&self, view: &ClusterView) -> Refusal {
-        let refusal = Refusal::new(self.to_string());
+        let refusal = Refusal::new(self.to_string()).ending(Exit::NotFound);
         match self.advice(view) {
             Some(advice) => refusal.advise(advice),
             None => refusal,
@@ -200,7 +201,7 @@ pub fn settle(
         Choice::Members(members) => members,
         Choice::AskWhich(_) if is_forced && wanted.is_strict => {
             let reason = format!("No member to {action} was named");
-            return Err(Refusal::new(reason).advise("name members after the cluster").into());
+            return Err(Refusal::new(reason).ending(Exit::Usage).advise("name members after the cluster").into());
         }
         Choice::AskWhich(_) if is_forced => Vec::new(),
         Choice::AskWhich(candidates) => {

@@ -59,11 +59,11 @@ async fn a_member_that_hangs_does_not_hide_the_others() {
     let lines: Vec<&str> = said.stdout.lines().collect();
     assert_eq!(lines[1..3], ["pg1: agent 4.1.5, PostgreSQL 15.18", "pg2: agent 4.0.2"]);
     assert!(lines[3].starts_with("pg3: no answer ("), "{}", said.stdout);
-    assert_eq!(said.exit, 1);
+    assert_eq!(said.exit, 9);
     let said = run(&bench, "pgherdctl -c ctl.yml version demo pg1 pg9 -f json").await;
     assert!(said.stderr.contains("member pg9"), "{}", said.stderr);
     let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(document["version"], 1);
     assert_eq!(document["members"][0]["postgresql"], "15.18");
-    assert_eq!(said.exit, 1);
+    assert_eq!(said.exit, 9);
 }

@@ -30,5 +30,5 @@ async fn a_first_round_that_fails_ends_the_watch() {
     let mut bench = Bench::new();
     bench.reach = pgherd::dcs::memory::Reach::Refused;
     let said = watched(&bench, "pgherdctl -c ctl.yml list -W", 60.0).await;
-    assert_eq!(said.exit, 1, "{}", said.stderr);
+    assert_eq!(said.exit, 7, "{}", said.stderr);
 }

@@ -30,7 +30,7 @@ fn without_the_dcs_a_change_fails_in_time() {
         &["resume"],
     ] {
         let start = now();
-        let output = program(file.path(), command).assert().code(1).get_output().clone();
+        let output = program(file.path(), command).assert().code(7).get_output().clone();
         assert!(start.elapsed() < Duration::from_secs(5), "{command:?} took {:?}", start.elapsed());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.contains("cluster demo"), "{command:?}: {stderr}");

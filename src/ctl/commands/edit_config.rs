@@ -8,7 +8,7 @@ use crate::cluster::ConfigKey;
 use crate::config::{merge, yaml as yaml_text};
 use crate::ctl::context::Groups;
 use crate::ctl::render::{diff, yaml};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 mod change;
 mod editor;
@@ -66,7 +66,7 @@ impl EditConfigArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Exit, CtlError> {
     let name = context.cluster_name(args.cluster.as_deref())?;
     let groups = context.default_group(args.group);
     let cluster = context.load(name, groups).await?;
@@ -80,7 +80,7 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Outcome
         if !args.quiet {
             context.ui.say("Not changed")?;
         }
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     if !args.quiet || args.dry_run {
         show(context, &plan)?;
@@ -90,17 +90,17 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Outcome
         document(&plan)?;
     }
     if args.dry_run {
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     if args.reads_stdin() && !args.force {
         context.ui.say("Use --force option to apply changes")?;
-        return Ok(Outcome::Refused);
+        return Ok(Exit::Failed);
     }
     if !args.force && !context.ui.confirm("Apply these changes?").await? {
         if ours {
             context.ui.say("Nothing was changed.")?;
         }
-        return Ok(Outcome::Refused);
+        return Ok(Exit::Failed);
     }
     store(context, name, groups, &key, plan).await
 }
@@ -207,13 +207,13 @@ async fn store(
     groups: Groups,
     key: &ConfigKey,
     plan: Plan,
-) -> Result<Outcome, CtlError> {
+) -> Result<Exit, CtlError> {
     let dcs = context.dcs(name, groups)?;
     let what = format!("could not write the configuration of cluster {name}");
     let written = context.within(what, dcs.write_config(document(&plan)?, Some(key.version))).await?;
     if written {
         context.ui.say("Configuration changed")?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     let error = CtlError::new("Config modification aborted due to concurrent changes")
         .in_better_words(format!("somebody else changed the configuration of cluster {name} in the meantime"))

@@ -2,7 +2,7 @@
 
 use crate::ctl::desk::Desk;
 use crate::ctl::handover::{Asked, Kind};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 use super::switchover::hand_over;
 
@@ -24,7 +24,7 @@ pub struct FailoverArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &FailoverArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &FailoverArgs) -> Result<Exit, CtlError> {
     let asked = Asked { candidate: args.candidate.clone(), ..Asked::default() };
     let cluster = context.cluster_name(args.cluster.as_deref())?;
     hand_over(context, Desk::new(context, cluster, context.groups(args.group))?, Kind::Failover, asked, args.force)

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::ClusterView;
 use crate::ctl::render::{Format, history};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 /// Arguments of `history`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -21,17 +21,17 @@ pub struct HistoryArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit, CtlError> {
     let name = context.cluster_name(args.cluster.as_deref())?;
     let cluster = context.load(name, context.default_group(args.group)).await?;
     let view = view(name, &cluster);
     if context.personality().is_patronictl() {
         context.ui.data(&history::as_patronictl(&view, args.format))?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     context.check_known(name, &cluster)?;
     context.ui.data(&history::as_pgherdctl(&view, args.format, context.ui.look()))?;
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 /// The history as it is shown.

@@ -9,7 +9,7 @@ use crate::cluster::{ClusterView, Lag, Lsn, Member};
 use crate::ctl::context::Groups;
 use crate::ctl::render::{Format, members};
 use crate::ctl::report::report;
-use crate::ctl::{Context, CtlError, ErrorKind, Outcome};
+use crate::ctl::{Context, CtlError, ErrorKind, Exit};
 
 /// Arguments of `list`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -38,7 +38,7 @@ pub struct ListArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &ListArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &ListArgs) -> Result<Exit, CtlError> {
     let wanted = Wanted {
         clusters: &args.clusters,
         group: args.group,
@@ -74,14 +74,14 @@ pub struct Wanted<'a> {
 }
 
 /// Shows the clusters once or over and over.
-pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Outcome, CtlError> {
+pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Exit, CtlError> {
     let scope = context.settings.scope.clone();
     let clusters: Vec<String> =
         if wanted.clusters.is_empty() { scope.into_iter().collect() } else { wanted.clusters.to_vec() };
     if clusters.is_empty() {
         if context.personality().is_patronictl() {
             context.ui.warn("Listing members: No cluster names were provided")?;
-            return Ok(Outcome::Done);
+            return Ok(Exit::Done);
         }
         context.cluster_name(None)?;
     }
@@ -95,7 +95,7 @@ pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Outcome,
         match round(context, wanted, &clusters).await {
             Ok(_) => {}
             // What has worked once may work again: ours goes on watching.
-            Err(error) if error.kind == ErrorKind::Failed && !context.personality().is_patronictl() => {
+            Err(error) if matches!(error.kind, ErrorKind::End(_)) && !context.personality().is_patronictl() => {
                 report(context.ui, &error);
             }
             Err(error) => return Err(error),
@@ -104,7 +104,7 @@ pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Outcome,
     }
 }
 
-async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) -> Result<Outcome, CtlError> {
+async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) -> Result<Exit, CtlError> {
     let ui = context.ui;
     let mut views = Vec::new();
     let mut is_first = true;
@@ -123,16 +123,16 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
         }
     }
     if context.personality().is_patronictl() {
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     ui.data(&members::as_pgherdctl(&views, wanted.shape, ui.look()))?;
     let unknown: Vec<&str> = views.iter().filter(|view| view.is_unknown).map(|view| view.cluster.as_str()).collect();
     if unknown.is_empty() {
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     let prefix = format!("/{}/", context.settings.namespace.trim_matches('/'));
     ui.warn(&format!("nothing is known of {} below {prefix}: check the name and the namespace", unknown.join(", ")))?;
-    Ok(Outcome::Refused)
+    Ok(Exit::NotFound)
 }
 
 /// Shows the members of a cluster that has been read, as the commands do that are about to change it.

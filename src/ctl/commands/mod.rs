@@ -1,6 +1,6 @@
 //! One file per command. This one only lists them.
 
-use super::Outcome;
+use super::Exit;
 use super::context::Context;
 use super::error::CtlError;
 
@@ -50,7 +50,7 @@ pub enum Command {
 }
 
 /// Runs a command.
-pub async fn run(context: &Context<'_>, command: &Command) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, command: &Command) -> Result<Exit, CtlError> {
     match command {
         Command::EditConfig(args) => edit_config::run(context, args).await,
         Command::Failover(args) => failover::run(context, args).await,

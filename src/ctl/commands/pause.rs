@@ -12,7 +12,7 @@ use crate::ctl::commands::list::Mode;
 use crate::ctl::delivery::{Delivery, Request, Verb};
 use crate::ctl::desk::Desk;
 use crate::ctl::plan::Pace;
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 use super::restart::quick_limit;
 
@@ -31,7 +31,7 @@ pub struct PauseArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &PauseArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &PauseArgs) -> Result<Exit, CtlError> {
     set_paused(context, args, true).await
 }
 
@@ -53,7 +53,7 @@ fn plan(view: &ClusterView, is_wanted: bool) -> Result<Vec<MemberName>, CtlError
     Ok(first)
 }
 
-pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wanted: bool) -> Result<Outcome, CtlError> {
+pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wanted: bool) -> Result<Exit, CtlError> {
     let cluster = context.cluster_name(args.cluster.as_deref())?;
     let desk = Desk::new(context, cluster, context.default_group(args.group))?;
     let view = desk.first_load().await?;
@@ -64,7 +64,7 @@ pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wante
         let HttpAnswer { status, text, .. } = &answer;
         let line = format!("Failed: {word} cluster management status code={status}, ({text})");
         desk.trouble(&line, next_step(*status, text))?;
-        return Ok(Outcome::Refused);
+        return Ok(Exit::of_status(*status));
     }
     if args.wait {
         desk.say(&format!("'{word}' request sent, waiting until it is recognized by all nodes"))?;
@@ -72,11 +72,11 @@ pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wante
             let seconds = Pace::of(&view).loop_wait.as_secs();
             let line = format!("{late} members didn't recognized {word} state after {seconds} seconds");
             desk.trouble(&line, Some("they will when they next reach the DCS; see `list` and their logs"))?;
-            return Ok(Outcome::Refused);
+            return Ok(Exit::Partly);
         }
     }
     desk.result(&format!("Success: cluster management is {done}"))?;
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 /// Any member can change the configuration; the first one that answers does.
@@ -100,7 +100,7 @@ async fn ask_somebody(
             }
         }
     }
-    let error = CtlError::new("Can not find accessible cluster member");
+    let error = CtlError::new("Can not find accessible cluster member").ending(Exit::Unreachable);
     Err(error.next("see whether the agents run and their REST addresses can be reached from here"))
 }
 

@@ -12,9 +12,9 @@ use crate::ctl::delivery::{Delivery, Request};
 use crate::ctl::desk::Desk;
 use crate::ctl::plan::{Answer, Pace, Question};
 use crate::ctl::targets::{self, RoleFilter, Wanted, listed};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
-use super::restart::{failed, quick_limit, unanswered, worse};
+use super::restart::{failed, quick_limit, unanswered};
 
 /// From one look at the members that are being cloned to the next.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub struct ReinitArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Exit, CtlError> {
     let desk = Desk::new(context, &args.cluster, context.groups(args.group))?;
     let view = desk.first_load().await?;
     let wanted = Wanted {
@@ -59,28 +59,32 @@ pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Outcome, Ct
     desk.table(&view)?;
     let members = desk.settle(|answers| targets::settle(&view, &wanted, args.force, answers)).await?;
     let client = desk.client()?;
-    let mut outcome = Outcome::Done;
+    let mut ends = Vec::new();
     let mut started = BTreeMap::new();
     for (index, name) in members.iter().enumerate() {
         let before = if args.wait && !desk.is_patronictl() { look(&client, &view, name).await.ok() } else { None };
         match start(&desk, &client, &view, name, args).await? {
             Started::Yes => drop(started.insert(name.clone(), Waiting::new(before.as_ref()))),
-            Started::No => outcome = Outcome::Refused,
+            Started::No(end) => ends.push(end),
             Started::Silent(silent) => {
-                return Err(unanswered("reinitialize", name, silent, &members[index + 1..]));
+                ends.extend(started.keys().map(|_| Exit::Done));
+                let error = unanswered("reinitialize", name, silent, &members[index + 1..]);
+                return Err(error.after(ends.into_iter().reduce(Exit::and)));
             }
         }
     }
     if args.wait {
-        outcome = worse(outcome, wait(&desk, &client, &view, started).await?);
+        ends.extend(wait(&desk, &client, &view, started).await?);
+    } else {
+        ends.extend(started.keys().map(|_| Exit::Done));
     }
-    Ok(outcome)
+    Ok(Exit::of_all(ends))
 }
 
 /// How the request to begin went.
 enum Started {
     Yes,
-    No,
+    No(Exit),
     Silent(Delivery),
 }
 
@@ -106,13 +110,13 @@ async fn start(
             desk.result(&format!("Success: reinitialize for member {name}"))?;
             return Ok(Started::Yes);
         }
-        let _ = failed(desk, "reinitialize", name, &answer)?;
+        let end = failed(desk, "reinitialize", name, &answer)?;
         if is_forced || !answer.text.ends_with(" already in progress") {
-            return Ok(Started::No);
+            return Ok(Started::No(end));
         }
         let question = Question::Confirm { text: "Do you want to cancel it and reinitialize anyway?".to_owned() };
         if desk.ask(&question).await? != Answer::Confirm(true) {
-            return Ok(Started::No);
+            return Ok(Started::No(end));
         }
         is_forced = true;
     }
@@ -160,8 +164,8 @@ async fn wait(
     client: &Client,
     view: &ClusterView,
     mut waiting: BTreeMap<MemberName, Waiting>,
-) -> Result<Outcome, CtlError> {
-    let mut outcome = Outcome::Done;
+) -> Result<Vec<Exit>, CtlError> {
+    let mut ends = Vec::new();
     let mut told = Vec::new();
     let patience = Pace::of(view).start_timeout + Duration::from_secs(60);
     while !waiting.is_empty() {
@@ -177,6 +181,7 @@ async fn wait(
                 Ok(status) if member.is_over(&status, desk.is_patronictl()) => {
                     desk.result(&format!("Reinitialize is completed on: {name}"))?;
                     waiting.remove(&name);
+                    ends.push(Exit::Done);
                     continue;
                 }
                 Ok(status) => {
@@ -190,11 +195,11 @@ async fn wait(
             };
             if member.missed >= MISSED_LOOKS || member.idle_since.elapsed() > patience {
                 waiting.remove(&name);
-                outcome = Outcome::Refused;
+                ends.push(Exit::Unknown);
                 let line = format!("Failed: reinitialize for member {name} cannot be waited for: {state}");
                 desk.trouble(&line, Some("see `list`, and the log of its agent"))?;
             }
         }
     }
-    Ok(outcome)
+    Ok(ends)
 }

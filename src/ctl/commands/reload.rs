@@ -4,9 +4,9 @@ use crate::ctl::delivery::{Delivery, Request, Verb};
 use crate::ctl::desk::Desk;
 use crate::ctl::plan::Pace;
 use crate::ctl::targets::{self, RoleFilter, Wanted};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
-use super::restart::{failed, quick_limit, unanswered, worse};
+use super::restart::{failed, quick_limit, unanswered};
 
 /// Arguments of `reload`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -29,7 +29,7 @@ pub struct ReloadArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Exit, CtlError> {
     let desk = Desk::new(context, &args.cluster, context.groups(args.group))?;
     let view = desk.first_load().await?;
     let is_strict = !desk.is_patronictl();
@@ -40,7 +40,7 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Outcome, Ct
     let members = desk.settle(|answers| targets::settle(&view, &wanted, args.force, answers)).await?;
     let client = desk.client()?;
     let request = Request { verb: Verb::Post, path: "/reload", body: None, limit: quick_limit(&view) };
-    let mut outcome = Outcome::Done;
+    let mut ends = Vec::new();
     for (index, name) in members.iter().enumerate() {
         let answer = match desk.send(&client, &view, name, &request).await {
             Delivery::Answered(answer) => answer,
@@ -52,7 +52,7 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Outcome, Ct
                 let error = unanswered("reload", name, silent, &[]);
                 let line = format!("Failed: {error}: {}", error.causes().join(": "));
                 desk.trouble(&line, error.hint.as_deref())?;
-                outcome = Outcome::Refused;
+                ends.push(error.end());
                 continue;
             }
         };
@@ -62,8 +62,12 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Outcome, Ct
                 "Reload request received for member {name} and will be processed within {} seconds",
                 Pace::of(&view).loop_wait.as_secs()
             ))?,
-            _ => outcome = worse(outcome, failed(&desk, "reload", name, &answer)?),
+            _ => {
+                ends.push(failed(&desk, "reload", name, &answer)?);
+                continue;
+            }
         }
+        ends.push(Exit::Done);
     }
-    Ok(outcome)
+    Ok(Exit::of_all(ends))
 }

@@ -10,7 +10,7 @@ use crate::ctl::desk::Desk;
 use crate::ctl::plan::Pace;
 use crate::ctl::restarting::{self, Asked, Restart};
 use crate::ctl::targets::{self, RoleFilter, Wanted};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 /// Arguments of `restart`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -48,7 +48,7 @@ pub struct RestartArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &RestartArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &RestartArgs) -> Result<Exit, CtlError> {
     let desk = Desk::new(context, &args.cluster, context.groups(args.group))?;
     let view = desk.first_load().await?;
     let asked = Asked {
@@ -74,55 +74,54 @@ async fn carry_out(
     view: &ClusterView,
     plan: &Restart,
     timeout: Option<&str>,
-) -> Result<Outcome, CtlError> {
+) -> Result<Exit, CtlError> {
     let client = desk.client()?;
     let limit = match plan.scheduled {
         Some(_) => quick_limit(view),
         None => restarting::answer_limit(Pace::of(view), timeout),
     };
     let request = Request::post("/restart", plan.body.clone(), limit);
-    let mut outcome = Outcome::Done;
+    let mut ends = Vec::new();
     for (index, name) in plan.members.iter().enumerate() {
         if plan.replaced.contains(name) {
-            outcome = worse(outcome, take_back(desk, &client, view, name).await?);
+            let end = take_back(desk, &client, view, name).await?;
+            ends.extend((end != Exit::Done).then_some(end));
         }
         let answer = match desk.send(&client, view, name, &request).await {
             Delivery::Answered(answer) => answer,
-            silent => return Err(unanswered("restart", name, silent, &plan.members[index + 1..])),
+            silent => {
+                let error = unanswered("restart", name, silent, &plan.members[index + 1..]);
+                return Err(error.after(ends.into_iter().reduce(Exit::and)));
+            }
         };
-        outcome = worse(outcome, tell(desk, name, &answer)?);
+        ends.push(tell(desk, name, &answer)?);
     }
-    Ok(outcome)
+    Ok(Exit::of_all(ends))
 }
 
 /// Only one restart can be scheduled on a member: the earlier one goes first.
-async fn take_back(
-    desk: &Desk<'_>,
-    client: &Client,
-    view: &ClusterView,
-    name: &MemberName,
-) -> Result<Outcome, CtlError> {
+async fn take_back(desk: &Desk<'_>, client: &Client, view: &ClusterView, name: &MemberName) -> Result<Exit, CtlError> {
     let request = Request { verb: Verb::Delete, path: "/restart", body: None, limit: quick_limit(view) };
     let action = "flush scheduled restart";
     match desk.send(client, view, name, &request).await {
-        Delivery::Answered(answer) if answer.is_success() => Ok(Outcome::Done),
+        Delivery::Answered(answer) if answer.is_success() => Ok(Exit::Done),
         Delivery::Answered(answer) => failed(desk, action, name, &answer),
         silent => Err(unanswered(action, name, silent, &[])),
     }
 }
 
-fn tell(desk: &Desk<'_>, name: &MemberName, answer: &HttpAnswer) -> Result<Outcome, CtlError> {
+fn tell(desk: &Desk<'_>, name: &MemberName, answer: &HttpAnswer) -> Result<Exit, CtlError> {
     match answer.status {
         200 => desk.result(&format!("Success: restart on member {name}"))?,
         202 => desk.result(&format!("Success: restart scheduled on member {name}"))?,
         409 => {
             let line = format!("Failed: another restart is already scheduled on member {name}");
             desk.trouble(&line, next_step(409, &answer.text))?;
-            return Ok(Outcome::Refused);
+            return Ok(Exit::Failed);
         }
         _ => return failed(desk, "restart", name, answer),
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 /// How long a request may take that a member answers without waiting for PostgreSQL: it may have to ask the DCS.
@@ -131,33 +130,28 @@ pub(super) fn quick_limit(view: &ClusterView) -> Duration {
 }
 
 /// The line for a refusal by a member.
-pub(super) fn failed(
-    desk: &Desk<'_>,
-    action: &str,
-    name: &MemberName,
-    answer: &HttpAnswer,
-) -> Result<Outcome, CtlError> {
+pub(super) fn failed(desk: &Desk<'_>, action: &str, name: &MemberName, answer: &HttpAnswer) -> Result<Exit, CtlError> {
     let HttpAnswer { status, text, .. } = answer;
     let line = format!("Failed: {action} for member {name}, status code={status}, ({text})");
     desk.trouble(&line, next_step(*status, text))?;
-    Ok(Outcome::Refused)
+    Ok(Exit::of_status(*status))
 }
 
 /// The end of a command because a member gave no answer. The members after it have not been asked.
 pub(super) fn unanswered(action: &str, name: &MemberName, delivery: Delivery, rest: &[MemberName]) -> CtlError {
-    let (what, why) = match delivery {
-        Delivery::Unknown(why) => (format!("{action} of member {name} was requested, how it went is unknown"), why),
-        Delivery::NotMade(why) => (format!("{action} of member {name} was not requested"), why),
-        Delivery::Answered(answer) => (format!("{action} of member {name}"), answer.text),
+    let (what, why, end) = match delivery {
+        Delivery::Unknown(why) => {
+            (format!("{action} of member {name} was requested, how it went is unknown"), why, Exit::Unknown)
+        }
+        Delivery::NotMade(why) => (format!("{action} of member {name} was not requested"), why, Exit::Unreachable),
+        Delivery::Answered(answer) => (format!("{action} of member {name}"), answer.text, Exit::Failed),
     };
     let rest = match rest {
         [] => String::new(),
         rest => format!("; not asked: {}", targets::listed(rest)),
     };
-    CtlError::new(what).because(why).next(format!("see whether the agent of {name} runs and is reachable{rest}"))
-}
-
-/// One refusal is enough.
-pub(super) fn worse(one: Outcome, other: Outcome) -> Outcome {
-    if one == Outcome::Refused { one } else { other }
+    CtlError::new(what)
+        .ending(end)
+        .because(why)
+        .next(format!("see whether the agent of {name} runs and is reachable{rest}"))
 }

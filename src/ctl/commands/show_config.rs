@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::ClusterView;
 use crate::ctl::render::{ours, yaml};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 /// Arguments of `show-config`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -31,13 +31,13 @@ pub enum DocumentFormat {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &ShowConfigArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &ShowConfigArgs) -> Result<Exit, CtlError> {
     let name = context.cluster_name(args.cluster.as_deref())?;
     let cluster = context.load(name, context.default_group(args.group)).await?;
     let view = view(&cluster);
     if context.personality().is_patronictl() {
         view.map_or(Ok(()), |document| context.ui.data(&yaml::block(&document)))?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     context.check_known(name, &cluster)?;
     let document = view.ok_or_else(|| {
@@ -50,7 +50,7 @@ pub async fn run(context: &Context<'_>, args: &ShowConfigArgs) -> Result<Outcome
             context.ui.data(&ours::json(&json!({ "version": 1, "cluster": name, "config": document })))?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 /// The document in the `config` key; an empty one when the key holds something else. Pure.

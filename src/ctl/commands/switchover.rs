@@ -10,7 +10,7 @@ use crate::ctl::delivery::{Delivery, Request};
 use crate::ctl::desk::Desk;
 use crate::ctl::handover::{self, Asked, Handover, Kind};
 use crate::ctl::plan::{Answer, Pace, Question};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 /// Arguments of `switchover`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -36,7 +36,7 @@ pub struct SwitchoverArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &SwitchoverArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &SwitchoverArgs) -> Result<Exit, CtlError> {
     let asked =
         Asked { leader: args.leader.clone(), candidate: args.candidate.clone(), scheduled: args.scheduled.clone() };
     let cluster = context.cluster_name(args.cluster.as_deref())?;
@@ -51,13 +51,13 @@ pub(super) async fn hand_over(
     kind: Kind,
     asked: Asked,
     is_forced: bool,
-) -> Result<Outcome, CtlError> {
+) -> Result<Exit, CtlError> {
     let mut view = desk.first_load().await?;
     desk.say("Current cluster topology")?;
     desk.table(&view)?;
     if desk.groups() == Groups::All {
         if is_forced {
-            return Err(CtlError::new("For Citus clusters the --group must me specified"));
+            return Err(CtlError::usage("For Citus clusters the --group must me specified"));
         }
         let group = context.ui.prompt_integer("Citus group").await?;
         desk = Desk::new(context, desk.cluster, Groups::One(group))?;
@@ -103,7 +103,7 @@ async fn request(desk: &Desk<'_>, client: &Client, view: &ClusterView, plan: &Ha
 }
 
 /// The request was accepted, and must not be repeated whatever happens from here on.
-async fn accepted(desk: &Desk<'_>, plan: &Handover, answer: &HttpAnswer) -> Result<Outcome, CtlError> {
+async fn accepted(desk: &Desk<'_>, plan: &Handover, answer: &HttpAnswer) -> Result<Exit, CtlError> {
     let after = desk.load().await;
     desk.result(&format!("{} {}", desk.moment(), answer.text))?;
     match after {
@@ -111,17 +111,20 @@ async fn accepted(desk: &Desk<'_>, plan: &Handover, answer: &HttpAnswer) -> Resu
         Err(error) => desk.warn(&format!("{error}, so how it looks now cannot be shown"))?,
     }
     let is_as_asked = plan.candidate.as_deref().is_none_or(str::is_empty) || !answer.text.contains("\" instead of \"");
-    Ok(if is_as_asked { Outcome::Done } else { Outcome::Refused })
+    Ok(if is_as_asked { Exit::Done } else { Exit::Failed })
 }
 
-fn refused(desk: &Desk<'_>, kind: Kind, answer: &HttpAnswer) -> Result<Outcome, CtlError> {
+fn refused(desk: &Desk<'_>, kind: Kind, answer: &HttpAnswer) -> Result<Exit, CtlError> {
     let HttpAnswer { status, text, .. } = answer;
     if desk.is_patronictl() {
         desk.result(&format!("{} failed, details: {status}, {text}", kind.title()))?;
-        return Ok(Outcome::Refused);
+        return Ok(Exit::Failed);
     }
-    let how = if text.to_lowercase().contains("status unknown") { "result unknown" } else { "failed" };
-    let error = CtlError::new(format!("{} {how}, details: {status}, {text}", kind.title()));
+    let (how, end) = match text.to_lowercase().contains("status unknown") {
+        true => ("result unknown", Exit::Unknown),
+        false => ("failed", Exit::of_status(*status)),
+    };
+    let error = CtlError::new(format!("{} {how}, details: {status}, {text}", kind.title())).ending(end);
     Err(match next_step(*status, text) {
         Some(next) => error.next(next),
         None => error,
@@ -129,7 +132,7 @@ fn refused(desk: &Desk<'_>, kind: Kind, answer: &HttpAnswer) -> Result<Outcome, 
 }
 
 /// The answer got lost, but the cluster has the request, or has already done it.
-fn lost_answer(desk: &Desk<'_>, plan: &Handover, seen: &ClusterView, why: &str) -> Result<Outcome, CtlError> {
+fn lost_answer(desk: &Desk<'_>, plan: &Handover, seen: &ClusterView, why: &str) -> Result<Exit, CtlError> {
     desk.warn(&format!("{} took the request, but its answer did not arrive: {why}", plan.addressee))?;
     let has_moved = seen.leader_name().map(|name| name.as_str()) != plan.leader.as_deref();
     if let (true, Some(leader)) = (has_moved, seen.leader_name()) {
@@ -138,7 +141,7 @@ fn lost_answer(desk: &Desk<'_>, plan: &Handover, seen: &ClusterView, why: &str) 
         desk.result(&format!("{} The request is in the DCS", desk.moment()))?;
     }
     desk.table(seen)?;
-    Ok(if has_moved || plan.scheduled.is_some() { Outcome::Done } else { Outcome::Refused })
+    Ok(if has_moved || plan.scheduled.is_some() { Exit::Done } else { Exit::Unknown })
 }
 
 /// No member can be asked: put the request where the members will find it.
@@ -148,7 +151,7 @@ async fn fall_back(
     plan: &Handover,
     why: &str,
     is_forced: bool,
-) -> Result<Outcome, CtlError> {
+) -> Result<Exit, CtlError> {
     let word = plan.kind.word();
     let could_not = format!("Could not {word} using Patroni api, falling back to DCS");
     if desk.is_patronictl() {
@@ -158,7 +161,7 @@ async fn fall_back(
         // Whether it is written is not looked at there either: there is no word for it in the output.
         let _ = desk.write_failover(&plan.key()).await?;
         desk.table(view)?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     desk.warn(&format!("{} cannot be asked: {why}", plan.addressee))?;
     let question = format!("Write the request for the {word} into the DCS instead?");
@@ -173,13 +176,13 @@ async fn fall_back(
     if plan.scheduled.is_some() {
         desk.result(&format!("{} The request is in the DCS", desk.moment()))?;
         desk.table(&desk.load().await?)?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     watch_request(desk, view, plan).await
 }
 
 /// Waits for the members to act on a request in the DCS.
-async fn watch_request(desk: &Desk<'_>, before: &ClusterView, plan: &Handover) -> Result<Outcome, CtlError> {
+async fn watch_request(desk: &Desk<'_>, before: &ClusterView, plan: &Handover) -> Result<Exit, CtlError> {
     let word = plan.kind.word();
     let limit = handover::pickup_limit(Pace::of(before));
     desk.say(&format!("waiting up to {} s for the members to act on it", limit.as_secs()))?;
@@ -190,7 +193,7 @@ async fn watch_request(desk: &Desk<'_>, before: &ClusterView, plan: &Handover) -
             desk.result(&format!("{} The leader is now \"{leader}\"", desk.moment()))?;
             desk.table(&seen)?;
             let is_as_asked = plan.candidate.as_deref().is_none_or(|name| name.is_empty() || *leader == name);
-            return Ok(if is_as_asked { Outcome::Done } else { Outcome::Refused });
+            return Ok(if is_as_asked { Exit::Done } else { Exit::Failed });
         }
         if seen.failover_request().is_none() {
             let error = CtlError::new(format!("the members took the request for the {word} away without doing it"));
@@ -198,6 +201,7 @@ async fn watch_request(desk: &Desk<'_>, before: &ClusterView, plan: &Handover) -
         }
         if tokio::time::Instant::now() >= deadline {
             let error = CtlError::new(format!("nobody has acted on the request for the {word} yet"));
+            let error = error.ending(Exit::Unknown);
             return Err(error.next("it stays in the DCS: look at `list`, or write another one over it"));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -2,7 +2,7 @@
 
 use crate::ctl::render::Format;
 use crate::ctl::render::members::Shape;
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 use super::list::{Wanted, period, show};
 
@@ -30,7 +30,7 @@ pub struct TopologyArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &TopologyArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &TopologyArgs) -> Result<Exit, CtlError> {
     let wanted = Wanted {
         clusters: &args.clusters,
         group: args.group,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api::client::{ClientError, NodeStatus};
 use crate::cluster::ClusterView;
 use crate::ctl::render::{Format, ours, yaml};
-use crate::ctl::{Context, CtlError, Outcome};
+use crate::ctl::{Context, CtlError, Exit};
 
 /// How long a member may take to answer; all are asked at once.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub struct VersionArgs {
 }
 
 /// Runs it.
-pub async fn run(context: &Context<'_>, args: &VersionArgs) -> Result<Outcome, CtlError> {
+pub async fn run(context: &Context<'_>, args: &VersionArgs) -> Result<Exit, CtlError> {
     let mut answers = Vec::new();
     let mut unknown = Vec::new();
     if let Some(name) = &args.cluster {
@@ -44,14 +44,14 @@ pub async fn run(context: &Context<'_>, args: &VersionArgs) -> Result<Outcome, C
     }
     if context.personality().is_patronictl() {
         context.ui.data(&as_patronictl(args.cluster.is_some(), &answers))?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     context.ui.data(&as_pgherdctl(args, &answers))?;
     for name in &unknown {
         context.ui.warn(&format!("member {name} is not in the cluster, or publishes no REST address"))?;
     }
-    let is_whole = unknown.is_empty() && answers.iter().all(|answer| answer.said.is_ok());
-    Ok(if is_whole { Outcome::Done } else { Outcome::Refused })
+    let said = answers.iter().map(|answer| if answer.said.is_ok() { Exit::Done } else { Exit::Unreachable });
+    Ok(Exit::of_all(said.chain(unknown.iter().map(|_| Exit::NotFound))))
 }
 
 /// Members that can be asked, in the order of the DCS: those named, or all of them.
