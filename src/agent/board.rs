@@ -55,6 +55,8 @@ pub struct State {
     pub failsafe_ping: Option<(MemberName, Instant)>,
     /// SIGHUP or `POST /reload` came.
     pub reload: bool,
+    /// The watchdog is required and cannot be used.
+    pub is_watchdog_unusable: bool,
     /// The last decision: rule and status line.
     pub last_decision: (u16, String),
 }
@@ -76,6 +78,7 @@ impl Board {
             published: Map::new(),
             failsafe_ping: None,
             reload: false,
+            is_watchdog_unusable: false,
             last_decision: (0, String::new()),
         };
         let board = Self {

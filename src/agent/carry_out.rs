@@ -157,6 +157,13 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             if runner.task.is_some() {
                 warn!("{} was not begun: another long task runs; please report it as a BUG", task.action());
             } else {
+                if !seen.instance.is_postmaster_alive && runner.lease.leads_until().is_none() {
+                    // What an earlier agent said of its server must not end what is started now.
+                    runner.lease.disarm();
+                }
+                if matches!(task, crate::ha::Task::Stop { .. }) {
+                    runner.disarm_when_nobody_is_served();
+                }
                 runner.task = Some(Running::begin(task.clone(), postgres, Arc::clone(&runner.board.wake)));
             }
         }
@@ -191,13 +198,14 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
         }
         Step::ResumeReplay => limited("resuming WAL replay", postgres.resume_replay()).await,
         Step::SyncSlots { wanted, may_drop } => limited("slots", postgres.sync_slots(wanted, *may_drop)).await,
-        other => rare_step(runner, other).await,
+        other => rare_step(runner, seen, other).await,
     }
 }
 
-async fn rare_step(runner: &mut Runner, step: &Step) {
+async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
     let postgres = Arc::clone(&runner.ports.postgres);
     match step {
+        Step::ActivateWatchdog => seen.done.watchdog = Some(runner.watchdog.activate(&runner.settings)),
         Step::Checkpoint => {
             let wake = Arc::clone(&runner.board.wake);
             runner.checkpoint = Some(tokio::spawn(async move {

@@ -30,6 +30,7 @@ use super::peers::RestPeers;
 use super::ports::{Configure, Ports};
 use super::run::{Ended, Runner};
 use super::task::chain;
+use super::watchdog::Watchdog;
 
 /// Between two attempts to read the DCS at the start.
 const DCS_RETRY: Duration = Duration::from_secs(5);
@@ -79,6 +80,8 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
         clock: Arc::new(SystemClock),
     };
     let runner = Runner::new(ports.clone(), &dynamic).dropping_repetitions(local.log.deduplicate_heartbeat_logs);
+    let watched = Arc::clone(&files);
+    let runner = runner.watched_by(Watchdog::new(move || watched.local().watchdog.clone()));
     let board = runner.board();
     let rest = CancellationToken::new();
     let api = serve(&files, &board, &ports, &rest).await?;

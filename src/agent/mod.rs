@@ -9,6 +9,7 @@ pub mod ports;
 pub mod run;
 pub mod store;
 pub mod validate;
+pub mod watchdog;
 
 mod carry_out;
 mod configuration;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::{ClusterView, InstanceState, Version};
-use crate::config::{Dynamic, PostgresConfig};
+use crate::config::{Dynamic, Limits, PostgresConfig};
 use crate::dcs::{DcsError, Timing};
 use crate::ha::{
     self, Decision, Done, EndedTask, Level, Memory, Node, Observation, Reply, Request, RunningTask, Snapshot,
@@ -23,6 +23,7 @@ use super::board::{Asked, Board};
 use super::lease::{Lease, Sent};
 use super::ports::Ports;
 use super::task::{Running, chain};
+use super::watchdog::Watchdog;
 
 /// How often one cycle may decide again.
 const MAX_DECISIONS: usize = 12;
@@ -32,6 +33,11 @@ const MIN_PERIOD: Duration = Duration::from_millis(20);
 
 /// A look at the local server takes no longer.
 const LOOK_BUDGET: Duration = Duration::from_secs(2);
+
+/// How often a server that is being stopped is looked at for clients, and for how long: an agent that is still there
+/// looks after its watchdog itself then.
+const SAFEPOINT_PERIOD: Duration = Duration::from_millis(100);
+const SAFEPOINT_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What decides: [`ha::decide`], unless a test puts rules with a deliberate fault in its place.
 pub type Rules = Arc<dyn Fn(&Observation, &Memory) -> Decision + Send + Sync>;
@@ -73,6 +79,7 @@ pub struct Runner {
     said_at: Instant,
     drops_repetitions: bool,
     rules: Option<Rules>,
+    pub(super) watchdog: Arc<Watchdog>,
 }
 
 impl Runner {
@@ -107,6 +114,7 @@ impl Runner {
             said_at: Instant::now(),
             drops_repetitions: false,
             rules: None,
+            watchdog: Arc::new(Watchdog::none()),
         }
     }
 
@@ -114,6 +122,13 @@ impl Runner {
     #[must_use]
     pub fn dropping_repetitions(mut self, drops: bool) -> Self {
         self.drops_repetitions = drops;
+        self
+    }
+
+    /// Arms this watchdog while it leads.
+    #[must_use]
+    pub fn watched_by(mut self, watchdog: Watchdog) -> Self {
+        self.watchdog = Arc::new(watchdog);
         self
     }
 
@@ -173,22 +188,55 @@ impl Runner {
         if let Ended::Fatal { keep_server: false, .. } = ended {
             let plan = StopPlan { mode: StopMode::Fast, checkpoint: false, timeout: None };
             if let Err(error) = self.ports.postgres.stop(&plan, None, &CancellationToken::new()).await {
-                error!("PostgreSQL shutdown failed: {}", chain(&error));
+                let watchdog = if self.watchdog.runs() { " Leaving watchdog running." } else { "" };
+                error!("PostgreSQL shutdown failed, leader key not removed.{watchdog} {}", chain(&error));
                 // It may still run, so the guard keeps its deadline.
                 self.lease.close();
                 return ended;
             }
         }
         self.lease.disarm();
+        self.watchdog.disarm();
         self.lease.close();
         ended
     }
 
     /// What was asked at `sent` came back as a yes: we may lead for one `ttl` from then on. To be called after the DCS
     /// confirmed the leader key, and in failsafe mode after every member did (`sent` taken before the first was asked);
-    /// not calling it is what ends a leader. Lease, deadline and guard are extended by it.
+    /// not calling it is what ends a leader. Lease, deadline, guard and watchdog are extended by it.
     pub(super) fn entitled(&self, sent: Sent) {
         self.lease.renewed(sent, self.settings.ttl, !self.settings.pause);
+        self.watchdog.keep_alive(&self.settings);
+    }
+
+    /// The server is being stopped: the watchdog counts on until its last client is gone, for so long something may
+    /// still be acknowledged.
+    pub(super) fn disarm_when_nobody_is_served(&self) {
+        if !self.watchdog.runs() {
+            return;
+        }
+        let (watchdog, postgres) = (Arc::clone(&self.watchdog), Arc::clone(&self.ports.postgres));
+        tokio::spawn(async move {
+            let give_up = Instant::now() + SAFEPOINT_LIMIT;
+            while watchdog.runs() && Instant::now() < give_up {
+                if !postgres.serves_clients().await {
+                    watchdog.disarm();
+                }
+                tokio::time::sleep(SAFEPOINT_PERIOD).await;
+            }
+        });
+    }
+
+    /// There is nothing to be stopped here any more, or maintenance mode holds.
+    async fn disarm(&self, seen: &Observation) {
+        self.lease.disarm();
+        if self.watchdog.runs()
+            && (self.settings.pause
+                || seen.instance.is_primary() == Some(false)
+                || !self.ports.postgres.serves_clients().await)
+        {
+            self.watchdog.disarm();
+        }
     }
 
     fn queue(&mut self, (kind, reply): Asked) {
@@ -213,6 +261,7 @@ impl Runner {
         let ended = self.collect_task().await;
         let (view, instance) = self.observe().await;
         if let Snapshot::Read(view) = &view {
+            self.take_limits(view);
             self.take_config(view);
         }
         let mut seen = Observation {
@@ -227,6 +276,7 @@ impl Runner {
             ended,
             requests: self.pending.clone(),
             failsafe_ping: self.board.read(|state| state.failsafe_ping.clone()).map(|(name, at)| (name, self.ms(at))),
+            watchdog: self.watchdog.standing(&self.settings),
             is_leaving,
             done: Done::default(),
         };
@@ -245,7 +295,7 @@ impl Runner {
         if rounds >= MAX_DECISIONS {
             error!(rule = decision.rule, "a cycle did not come to an end; please report it as a BUG");
         }
-        self.settle(&seen, &decision);
+        self.settle(&seen, &decision).await;
         decision.wake_after_ms.map(Duration::from_millis)
     }
 
@@ -368,7 +418,7 @@ impl Runner {
     }
 
     /// What the cycle leaves: the board, the deadline, the cached configuration.
-    fn settle(&mut self, seen: &Observation, decision: &Decision) {
+    async fn settle(&mut self, seen: &Observation, decision: &Decision) {
         let role = self.memory.role.unwrap_or(crate::cluster::Role::Uninitialized);
         let line = (decision.rule, self.last_line.clone());
         let scheduled = self.memory.scheduled_restart.clone();
@@ -381,9 +431,10 @@ impl Runner {
             state.role = role;
             state.scheduled_restart = scheduled;
             state.last_decision = line;
+            state.is_watchdog_unusable = seen.watchdog == ha::Watchdog::Unusable;
         });
         if self.settings.pause || !self.may_lead(seen) {
-            self.lease.disarm();
+            self.disarm(seen).await;
         }
     }
 
@@ -404,6 +455,30 @@ impl Runner {
         let instance = &seen.instance;
         let unknown = instance.is_postmaster_alive && (was || !instance.is_recovery_configured);
         may_become || instance.is_primary().unwrap_or(unknown)
+    }
+
+    /// How far down the timing may go depends on who is there.
+    fn take_limits(&mut self, view: &ClusterView) {
+        let is_theirs = |member: &&crate::cluster::Member| member.name != self.node.name && !member.is_ours();
+        let theirs: Vec<&str> = view.members.iter().filter(is_theirs).map(|member| member.name.as_str()).collect();
+        let limits = if theirs.is_empty() { Limits::Ours } else { Limits::Patroni };
+        if self.settings.limits == limits {
+            return;
+        }
+        self.settings.limits = limits;
+        if !self.settings.is_timing_limited() {
+            return;
+        }
+        match limits {
+            Limits::Ours => info!("every member is run by pgherd: the timing holds as it is configured"),
+            Limits::Patroni => warn!(
+                "ttl, loop_wait and retry_timeout are held to Patroni's limits (20, 1 and 3 seconds) as long as it \
+                 runs a member: {}",
+                theirs.join(", ")
+            ),
+        }
+        let document = self.settings.document.clone();
+        self.apply(&document, false);
     }
 
     /// Takes a changed dynamic configuration over.

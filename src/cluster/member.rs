@@ -10,6 +10,9 @@ use super::tags::{Tags, as_boolish, as_integer};
 use super::timeline::Timeline;
 use super::view::{Session, Version};
 
+/// The field of a member's value by which we know our own; its value is the release.
+pub const OURS: &str = "pgherd";
+
 /// A member as it stands under `members/`. The value is kept as it was read, unknown fields and key order
 /// included; the accessors give the field's meaning.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,11 @@ impl Member {
     /// The version of the agent as numbers, `4.1.5` as `[4, 1, 5]`; `None` when absent or not dotted integers.
     pub fn agent_version(&self) -> Option<Vec<u32>> {
         self.text("version")?.split('.').map(|part| part.parse().ok()).collect()
+    }
+
+    /// It is run by this software and not by Patroni, which publishes the same `version`.
+    pub fn is_ours(&self) -> bool {
+        self.data.contains_key(OURS)
     }
 
     /// The published tags.

@@ -15,6 +15,9 @@ use super::reader::{Findings, Section};
 /// DCS; adjusted timing is not written back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dynamic {
+    /// What the timing was held to.
+    #[serde(default)]
+    pub limits: Limits,
     /// Life of the leases.
     pub ttl: Duration,
     /// Period of the loop.
@@ -63,12 +66,25 @@ pub struct Dynamic {
 const OLD_NAMES: [(&str, &str); 2] =
     [("primary_start_timeout", "master_start_timeout"), ("primary_stop_timeout", "master_stop_timeout")];
 
-/// Settings whose values bring their own integers: name, default, minimum, all in seconds.
-const TIMING: [(&str, i64, i64); 3] = [("loop_wait", 10, 1), ("retry_timeout", 10, 3), ("ttl", 30, 20)];
+/// Settings whose values bring their own integers: name, default, Patroni's minimum, our minimum, all in seconds.
+const TIMING: [(&str, i64, i64, i64); 3] = [("loop_wait", 10, 1, 1), ("retry_timeout", 10, 3, 1), ("ttl", 30, 20, 5)];
+
+/// How far down the timing may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Limits {
+    /// As far as we can keep up with, while every member is ours: `ttl` 5, `loop_wait` 1, `retry_timeout` 1.
+    #[default]
+    Ours,
+    /// As far as Patroni goes, while one of the members is Patroni's: all members must count by the same timing, and
+    /// it would not follow. `ttl` 20, `loop_wait` 1, `retry_timeout` 3.
+    Patroni,
+}
 
 impl Default for Dynamic {
     fn default() -> Self {
         Self {
+            limits: Limits::Ours,
             ttl: Duration::from_secs(30),
             loop_wait: Duration::from_secs(10),
             retry_timeout: Duration::from_secs(10),
@@ -105,13 +121,14 @@ impl Dynamic {
     /// A setting that cannot be read falls back to its default. Not so `ttl`, `loop_wait`, `retry_timeout` and the
     /// section `postgresql`: if one of them is unusable, all of them keep the values from before (with a finding of
     /// severity error), while the other settings take effect. Timing that does not fit together is adjusted here and
-    /// not in the document.
+    /// not in the document. The limits are those from before.
     pub fn after(&self, document: &Map<String, Value>) -> (Self, Vec<Finding>) {
         let findings = Findings::default();
         let top = Section::top(document, &findings);
         let mut settings = Self::read(&top);
         settings.document = document.clone();
-        match check_postgresql(document).and_then(|()| timing(document, &findings)) {
+        settings.limits = self.limits;
+        match check_postgresql(document).and_then(|()| timing(document, self.limits, &findings)) {
             Ok([loop_wait, retry_timeout, ttl]) => {
                 (settings.loop_wait, settings.retry_timeout, settings.ttl) = (loop_wait, retry_timeout, ttl);
             }
@@ -170,6 +187,12 @@ impl Dynamic {
         }
     }
 
+    /// Whether the document's timing means something else under the other limits.
+    pub fn is_timing_limited(&self) -> bool {
+        let under = |limits| timing(&self.document, limits, &Findings::default()).ok();
+        under(Limits::Ours) != under(Limits::Patroni)
+    }
+
     /// Whether this whole cluster replicates from another one.
     pub fn is_standby_cluster(&self) -> bool {
         self.standby_cluster.is_some()
@@ -224,9 +247,14 @@ fn check_postgresql(document: &Map<String, Value>) -> Result<(), (&'static str, 
 
 /// `loop_wait`, `retry_timeout` and `ttl`, brought above their minimum and into proportion: a leader must be able to
 /// try twice within the life of its lease.
-fn timing(document: &Map<String, Value>, findings: &Findings) -> Result<[Duration; 3], (&'static str, String)> {
+fn timing(
+    document: &Map<String, Value>,
+    limits: Limits,
+    findings: &Findings,
+) -> Result<[Duration; 3], (&'static str, String)> {
     let mut values = [0; 3];
-    for ((name, default, minimum), slot) in TIMING.into_iter().zip(&mut values) {
+    for ((name, default, theirs, ours), slot) in TIMING.into_iter().zip(&mut values) {
+        let minimum = if limits == Limits::Ours { ours } else { theirs };
         let value = match document.get(name) {
             None => default,
             Some(value) => {

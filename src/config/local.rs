@@ -174,7 +174,7 @@ pub struct WatchdogConfig {
     /// `default` or `testing`.
     pub driver: String,
     /// A process of its own stops the server when the agent does not renew its lease in time. Ours; Patroni has none.
-    /// Off unless asked for.
+    /// On unless switched off.
     pub guard: bool,
 }
 
@@ -492,7 +492,7 @@ impl WatchdogConfig {
             device: section.text("device").unwrap_or_else(|| "/dev/watchdog".to_owned()),
             safety_margin: section.within("safety_margin", -1, i64::MAX).unwrap_or(5),
             driver: section.text("driver").unwrap_or_else(|| "default".to_owned()),
-            guard: section.flag("guard", false),
+            guard: section.flag("guard", true),
         }
     }
 }

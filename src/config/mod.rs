@@ -17,7 +17,7 @@ pub mod secret;
 pub mod yaml;
 
 pub use dcs::{DcsConfig, Etcd3Config};
-pub use dynamic::{Dynamic, StandbyCluster, SynchronousMode};
+pub use dynamic::{Dynamic, Limits, StandbyCluster, SynchronousMode};
 pub use finding::{ConfigError, Finding, Missing, Severity};
 pub use local::{
     BootstrapConfig, CtlConfig, LocalConfig, LogConfig, RestApiConfig, VerifyClient, WatchdogConfig, WatchdogMode,

@@ -78,6 +78,8 @@ pub enum Step {
     TakeLeader,
     /// Give the leader key away, with the last position if it is known.
     ReleaseLeader(Option<Status>),
+    /// Arm the watchdog; outcome in `done.watchdog`.
+    ActivateWatchdog,
     /// Write `status`.
     WriteStatus(Status),
     /// Create `initialize`; outcome in `done.initialize`.

@@ -9,6 +9,7 @@ use crate::cluster::{FailoverKey, Lsn, Member, MemberName, PeerAnswer, SystemId}
 
 use super::context::Context;
 use super::decision::Step;
+use super::observation::Watchdog;
 
 /// Whether this node goes for the leader key.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +64,10 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
             return Race::StandBack;
         }
         return without_leader(cx, request).unwrap_or(Race::StandBack);
+    }
+    if cx.seen.watchdog == Watchdog::Unusable {
+        cx.warn("Watchdog device is not usable");
+        return Race::StandBack;
     }
     let mut members = cx.memory.known_members.clone();
     if cx.is_sync_active() {

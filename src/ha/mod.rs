@@ -39,7 +39,7 @@ pub use decision::{Decision, Level, Note, Reply, Step, Task, Verdict};
 pub use invariants::{Finding, check};
 pub use memory::{BootstrapStage, DemoteMode, Demotion, DemotionStage, Memory, RewindState};
 pub use observation::{
-    Done, EndedTask, LockOutcome, Node, Observation, Request, RequestKind, RunningTask, Snapshot, TaskOutcome,
+    Done, EndedTask, LockOutcome, Node, Observation, Request, RequestKind, RunningTask, Snapshot, TaskOutcome, Watchdog,
 };
 pub use reason::{Line, Reason};
 

@@ -39,6 +39,9 @@ pub struct Observation {
     pub requests: Vec<Request>,
     /// The primary that last told us, over REST, that it leads although it cannot reach the DCS, and when.
     pub failsafe_ping: Option<(MemberName, u64)>,
+    /// The watchdog device.
+    #[serde(default)]
+    pub watchdog: Watchdog,
     /// The agent was told to end.
     pub is_leaving: bool,
     /// Outcomes of steps already carried out in this cycle.
@@ -68,6 +71,19 @@ pub struct Node {
     pub remove_on_divergence: bool,
     /// Re-clone when rewinding failed.
     pub remove_on_rewind_failure: bool,
+}
+
+/// The watchdog device, which should count down beside a primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watchdog {
+    /// It runs, or none is wanted, or none can be had and none is required.
+    #[default]
+    Settled,
+    /// It is to be armed before this node leads.
+    Idle,
+    /// It is required and cannot be used: this node must not lead.
+    Unusable,
 }
 
 /// The DCS snapshot or its absence.
@@ -152,6 +168,9 @@ pub struct Done {
     pub renewal: Option<LockOutcome>,
     /// The leader key was created (`Kept`), or somebody was faster (`Lost`).
     pub acquire: Option<LockOutcome>,
+    /// The watchdog was armed, or is not required; `false`: this node must not lead.
+    #[serde(default)]
+    pub watchdog: Option<bool>,
     /// The create-only write of `initialize`: won or not.
     pub initialize: Option<bool>,
     /// The peers' answers.

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::COMPATIBLE_VERSION;
+use crate::cluster::member::OURS;
 use crate::cluster::{Lsn, Role, State};
+use crate::{COMPATIBLE_VERSION, VERSION};
 
 use super::memory::Memory;
 use super::observation::Observation;
@@ -23,6 +24,7 @@ pub(super) fn member_value(seen: &Observation, memory: &Memory) -> Map<String, V
     put("state", json!(state.as_str()));
     put("role", json!(role.as_str()));
     put("version", json!(COMPATIBLE_VERSION));
+    put(OURS, json!(VERSION));
     if let Some(url) = &node.proxy_url {
         put("proxy_url", json!(url));
     }

@@ -43,6 +43,7 @@ pub(super) fn scene(me: &str, view: ClusterView) -> Scene {
         ended: None,
         requests: Vec::new(),
         failsafe_ping: None,
+        watchdog: Watchdog::default(),
         is_leaving: false,
         done: Done::default(),
     };
@@ -234,6 +235,38 @@ fn the_race_asks_then_takes_the_key_then_promotes() {
     let decision = scene.play(&[dead_leader, acquired]);
     assert_eq!(decision.reason.to_string(), "promoted self to leader by acquiring session lock");
     assert!(matches!(task_of(&decision), Some(Task::Promote { .. })));
+}
+
+#[test]
+fn the_watchdog_is_armed_before_a_promotion_and_has_a_say() {
+    let idle = |seen: &mut Observation| seen.watchdog = Watchdog::Idle;
+    let armed = |done: &mut Done| done.watchdog = Some(true);
+    let refused = |done: &mut Done| done.watchdog = Some(false);
+    let mut wins = scene("b", cluster().unlocked().build()).running(false).with(idle);
+    dead_leader(&mut wins.seen.done);
+    acquired(&mut wins.seen.done);
+    let asked = wins.decide();
+    assert!(asked.again && asked.steps.contains(&Step::ActivateWatchdog));
+    assert!(matches!(task_of(&wins.play(&[armed])), Some(Task::Promote { .. })));
+
+    let mut loses = scene("b", cluster().unlocked().build()).running(false).with(idle);
+    let decision = loses.play(&[dead_leader, acquired, refused]);
+    assert_eq!(decision.reason.to_string(), "Not promoting self because watchdog could not be activated");
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::ReleaseLeader(_))));
+    assert_eq!(task_of(&decision), None);
+
+    let mut leads = scene("a", cluster().build()).running(true).with(idle);
+    let decision = leads.play(&[kept, refused]);
+    assert_eq!(decision.reason.to_string(), "Demoting self because watchdog could not be activated");
+    assert!(matches!(task_of(&decision), Some(Task::Stop { mode: StopMode::Immediate, .. })));
+
+    let mut paused = scene("a", cluster().build()).running(true).with(idle).with(|seen| seen.settings.pause = true);
+    assert!(!paused.play(&[kept]).steps.contains(&Step::ActivateWatchdog), "never in maintenance mode");
+
+    let unusable = |seen: &mut Observation| seen.watchdog = Watchdog::Unusable;
+    let decision = scene("b", cluster().unlocked().build()).running(false).with(unusable).play(&[follows]);
+    assert!(decision.notes.iter().any(|note| note.text == "Watchdog device is not usable"));
+    assert!(!decision.steps.contains(&Step::AcquireLeader));
 }
 
 #[test]

@@ -148,6 +148,11 @@ pub trait Postgres: Send + Sync {
     /// Sends the postmaster SIGQUIT now, without waiting. For the lease deadline; must not block or allocate much.
     fn quit_now(&self);
 
+    /// Whether a process of the server may still answer a client: also one that its postmaster left behind.
+    async fn serves_clients(&self) -> bool {
+        false
+    }
+
     /// Runs `pre_promote`, if configured. `false`: it failed.
     async fn pre_promote(&self, cancel: &CancellationToken) -> bool;
 

@@ -273,6 +273,62 @@ pub fn servers_in(data_dir: &Path) -> Vec<process_tree::Process> {
     process_tree::processes().into_iter().filter(|process| works_here(process.pid)).collect()
 }
 
+/// Titles of the server's own processes, after `postgres: ` and the cluster's name, when nothing follows them.
+const OWN_ALONE: [&str; 12] = [
+    "autovacuum launcher",
+    "background writer",
+    "writer",
+    "checkpointer",
+    "logger",
+    "syslogger",
+    "stats collector",
+    "logical replication launcher",
+    "slotsync worker",
+    "walsummarizer",
+    "walwriter",
+    "wal writer",
+];
+
+/// The same, when something follows.
+const OWN_WITH_MORE: [&str; 13] = [
+    "archiver",
+    "startup",
+    "autovacuum worker",
+    "walreceiver",
+    "wal receiver",
+    "walsender",
+    "wal sender process",
+    "logical replication ",
+    "bgworker:",
+    "io worker",
+    "slotsync worker",
+    "walsummarizer",
+    "datachecksums",
+];
+
+/// Whether a process with this title works for a client. One that has no title yet may.
+fn is_client_backend(title: &str) -> bool {
+    let Some(title) = title.trim_end().strip_prefix("postgres: ") else { return true };
+    let named = title.split_once(": ").map(|(_, rest)| rest);
+    let is_own =
+        |title: &str| OWN_ALONE.contains(&title.trim_end()) || OWN_WITH_MORE.iter().any(|own| title.starts_with(own));
+    !is_own(title) && !named.is_some_and(is_own)
+}
+
+/// How many processes of a server work for clients: children of its postmaster, or what is left of them.
+pub fn client_backends(data_dir: &Path, postmaster: Option<Postmaster>) -> usize {
+    let processes = match postmaster.filter(|postmaster| postmaster.is_alive()) {
+        Some(postmaster) => process_tree::processes().into_iter().filter(|p| p.parent == postmaster.pid).collect(),
+        None => servers_in(data_dir),
+    };
+    let title = |pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    };
+    let living = processes.into_iter().filter(|process| !process.is_zombie);
+    living.filter_map(|process| title(process.pid)).filter(|title| is_client_backend(title)).count()
+}
+
 /// Kills the server processes that work in this directory. Only for when their postmaster is dead: nothing that they
 /// do is worth waiting for then, and recovery comes next anyway.
 pub fn kill_orphans(data_dir: &Path) -> usize {
@@ -416,6 +472,31 @@ mod tests {
         // The shell's child may live for a moment before it finds out.
         if let Ok(postmaster) = spawned {
             tokio::time::timeout(Duration::from_secs(10), postmaster.ended()).await.unwrap();
+        }
+    }
+
+    #[test]
+    fn processes_of_clients_are_told_by_their_titles() {
+        for own in [
+            "postgres: checkpointer ",
+            "postgres: e2e: checkpointer",
+            "postgres: my: walwriter ",
+            "postgres: demo: walreceiver streaming 0/3000148",
+            "postgres: startup recovering 000000010000000000000003",
+            "postgres: walsender replicator 127.0.0.1(5) streaming 0/3",
+            "postgres: x: logical replication worker for subscription 16394 ",
+            "postgres: io worker 3",
+        ] {
+            assert!(!is_client_backend(own), "{own}");
+        }
+        for client in [
+            "postgres: postgres postgres 127.0.0.1(4242) idle",
+            "postgres: e2e: app app [local] INSERT",
+            "postgres: checkpointer app [local] idle",
+            "postgres: parallel worker for PID 42",
+            "/usr/lib/postgresql/15/bin/postgres -D /data",
+        ] {
+            assert!(is_client_backend(client), "{client}");
         }
     }
 

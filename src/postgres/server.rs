@@ -31,7 +31,7 @@ use crate::config::{BootstrapConfig, PostgresConfig};
 
 use super::callbacks::Callbacks;
 use super::connection::{self, CONNECT_LIMIT, Failure, Sessions};
-use super::process::Postmaster;
+use super::process::{self, Postmaster};
 use super::site::Site;
 use super::slots::Situation;
 use super::{
@@ -264,6 +264,13 @@ impl Postgres for Server {
 
     fn quit_now(&self) {
         self.inner.site.postmaster.quit();
+    }
+
+    async fn serves_clients(&self) -> bool {
+        let (data_dir, postmaster) = (self.inner.site.data_dir(), self.postmaster());
+        let found = blocking(move || Ok(process::client_backends(&data_dir, postmaster))).await;
+        // Whoever cannot tell must assume so.
+        found.map_or(true, |found| found > 0)
     }
 
     async fn pre_promote(&self, cancel: &CancellationToken) -> bool {

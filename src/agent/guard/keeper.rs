@@ -119,6 +119,9 @@ impl Keeper {
 
     /// Switched off: one that an earlier configuration left must not fire.
     fn let_go(&mut self) {
+        if std::mem::take(&mut self.had_guard) {
+            info!("the lease has no guard any more, as configured");
+        }
         let link = match self.link.take() {
             Some(link) => Ok(link),
             None => Link::connect(&self.guarded.data_dir),

@@ -14,8 +14,12 @@ use crate::postgres::process::{Postmaster, stop_at_once, ticks};
 
 use super::{MAX_LINE, Order, address, peer, take_line};
 
-/// The clock is looked at no less often: a suspended machine resumes in the middle of a wait.
-const LOOK: Duration = Duration::from_millis(200);
+/// While there is something to watch, the clock is looked at no less often: a suspended machine resumes in the middle
+/// of a wait.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// With nothing to watch, only the end is to be noticed.
+const REST: Duration = Duration::from_secs(1);
 
 /// The server's own immediate shutdown gets this long before everything is killed.
 const GRACE: Duration = Duration::from_millis(500);
@@ -23,7 +27,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// A server that was being started when the deadline passed may show itself a little later.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
-/// With nothing to watch and nobody connected, the guard ends after this.
+/// With nothing to watch and nobody connected, the guard ends after this, in which its agent may still be on its way.
 const IDLE: Duration = Duration::from_secs(3);
 
 /// More connections than that are not ours.
@@ -144,16 +148,19 @@ struct Duty {
     /// The deadline passed; until then stragglers are stopped too.
     aftermath: Option<(Stop, Duration)>,
     needed_at: Duration,
+    /// The last word was that nothing is to be watched: whoever said that and went does not need us.
+    is_released: bool,
 }
 
 impl Duty {
     fn new(now: Duration) -> Self {
-        Self { armed: None, aftermath: None, needed_at: now }
+        Self { armed: None, aftermath: None, needed_at: now, is_released: false }
     }
 
     fn take(&mut self, order: Order, now: Duration) {
         self.needed_at = now;
         self.aftermath = None;
+        self.is_released = order == Order::Disarm;
         self.armed = match order {
             Order::Arm { deadline_ms, postmaster } => {
                 Some(Stop { deadline: Duration::from_millis(deadline_ms), postmaster, is_again: false })
@@ -173,7 +180,11 @@ impl Duty {
     }
 
     fn next_look(&self, now: Duration) -> Duration {
-        self.armed.map_or(LOOK, |stop| stop.deadline.saturating_sub(now).min(LOOK))
+        match (self.armed, self.aftermath) {
+            (Some(stop), _) => stop.deadline.saturating_sub(now).min(LOOK),
+            (None, Some(_)) => LOOK,
+            (None, None) => REST,
+        }
     }
 
     /// Nobody needs us, and has not for a while.
@@ -181,7 +192,8 @@ impl Duty {
         if is_connected || self.armed.is_some() || self.aftermath.is_some() {
             self.needed_at = now;
         }
-        now.saturating_sub(self.needed_at) >= IDLE
+        let is_idle = !is_connected && self.armed.is_none() && self.aftermath.is_none();
+        is_idle && (self.is_released || now.saturating_sub(self.needed_at) >= IDLE)
     }
 }
 
@@ -251,5 +263,8 @@ mod tests {
         assert!(!duty.is_over(T0 + IDLE * 9, false));
         assert_eq!(duty.due(T0 + IDLE * 11), None);
         assert!(duty.is_over(T0 + IDLE * 12, false));
+        duty.take(Order::Disarm, T0 + IDLE * 13);
+        assert!(!duty.is_over(T0 + IDLE * 13, true));
+        assert!(duty.is_over(T0 + IDLE * 13, false), "whoever disarmed it and went does not need it");
     }
 }

@@ -10,7 +10,9 @@ fn read(document: Value) -> (Dynamic, Vec<String>) {
 }
 
 fn timing_of(document: Value) -> ([u64; 3], Vec<String>) {
-    let (settings, findings) = read(document);
+    let before = Dynamic { limits: Limits::Patroni, ..Dynamic::default() };
+    let (settings, findings) = before.after(document.as_object().unwrap());
+    let findings = findings.into_iter().map(|finding| finding.message).collect();
     ([settings.ttl, settings.loop_wait, settings.retry_timeout].map(|duration| duration.as_secs()), findings)
 }
 
@@ -31,6 +33,21 @@ fn timing_is_brought_into_bounds() {
             "ttl=10 can't be smaller than 20, adjusting...",
         ]
     );
+}
+
+#[test]
+fn timing_goes_further_down_when_every_member_is_ours() {
+    let fast = json!({"ttl": 5, "loop_wait": 1, "retry_timeout": 1});
+    let (ours, findings) = read(fast.clone());
+    assert_eq!([ours.ttl, ours.loop_wait, ours.retry_timeout].map(|duration| duration.as_secs()), [5, 1, 1]);
+    assert_eq!(findings, [""; 0]);
+    assert!(ours.is_timing_limited());
+    assert_eq!(timing_of(fast).0, [20, 1, 3]);
+    let (slow, _) = read(json!({"ttl": 20, "loop_wait": 1, "retry_timeout": 3}));
+    assert!(!slow.is_timing_limited());
+    let (least, findings) = read(json!({"ttl": 1, "loop_wait": 0, "retry_timeout": 0}));
+    assert_eq!([least.ttl, least.loop_wait, least.retry_timeout].map(|duration| duration.as_secs()), [5, 1, 1]);
+    assert_eq!(findings.len(), 3);
 }
 
 #[test]
@@ -114,8 +131,8 @@ proptest! {
     fn timing_always_fits(ttl in any::<i64>(), loop_wait in -5i64..100, retry_timeout in -5i64..100) {
         let (settings, _) = read(json!({"ttl": ttl % 100, "loop_wait": loop_wait, "retry_timeout": retry_timeout}));
         prop_assert!(settings.loop_wait + 2 * settings.retry_timeout <= settings.ttl);
-        prop_assert!(settings.ttl.as_secs() >= 20 && settings.loop_wait.as_secs() >= 1);
-        prop_assert!(settings.retry_timeout.as_secs() >= 3);
+        prop_assert!(settings.ttl.as_secs() >= 5 && settings.loop_wait.as_secs() >= 1);
+        prop_assert!(settings.retry_timeout.as_secs() >= 1);
     }
 
     #[test]

@@ -56,6 +56,13 @@ fn names_that_would_break_things_are_refused() {
 }
 
 #[test]
+fn the_guard_is_on_unless_switched_off() {
+    let guard = |text: &str| build(&format!("watchdog: {text}")).0.watchdog.guard;
+    assert!(guard("{}") && guard("{mode: off}") && guard("{guard: on}"));
+    assert!(!guard("{guard: off}") && !guard("{guard: false}"));
+}
+
+#[test]
 fn watchdog_modes() {
     let mode = |text: &str| {
         let (config, findings) = build(&format!("watchdog: {{mode: {text}}}"));

@@ -6,7 +6,7 @@ use crate::cluster::{Role, Timeline};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step, Task};
 use crate::ha::memory::DemoteMode;
-use crate::ha::observation::LockOutcome;
+use crate::ha::observation::{LockOutcome, Watchdog};
 use crate::ha::reason::{Line, Reason};
 use crate::ha::{requests, slots, sync};
 
@@ -90,6 +90,9 @@ fn lost(cx: &mut Context<'_>) -> Option<Flow> {
 
 /// Makes the local server the primary, or says that it is.
 pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, promotes: Reason) -> Option<Flow> {
+    if let Some(flow) = watchdog(cx) {
+        return Some(flow);
+    }
     if !cx.is_paused() && cx.memory.pre_promote_failed_ms == Some(cx.now()) {
         cx.warn("Releasing the leader key voluntarily because the pre-promote script failed");
         cx.release(None);
@@ -114,6 +117,44 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     let limit_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
     cx.begin(Task::Promote { limit_ms });
     Flow::end(promotes)
+}
+
+/// The watchdog counts down before we are a primary. Never in maintenance mode.
+fn watchdog(cx: &mut Context<'_>) -> Option<Flow> {
+    if cx.is_paused() {
+        return None;
+    }
+    match may_lead_by_watchdog(cx)? {
+        Asked::Pending => Flow::ask("the watchdog to be armed"),
+        Asked::Refused if cx.is_primary() => {
+            cx.demote(DemoteMode::Immediate, "demotion");
+            Flow::end(Line::DemotingWithoutWatchdog)
+        }
+        Asked::Refused => {
+            cx.release(None);
+            Flow::end(Line::NotPromotingWithoutWatchdog)
+        }
+    }
+}
+
+/// Why the watchdog does not let us lead yet.
+pub(in crate::ha) enum Asked {
+    /// It is being armed.
+    Pending,
+    /// It is required and could not be armed.
+    Refused,
+}
+
+/// Arms the watchdog unless it runs. `None`: nothing is in the way.
+pub(in crate::ha) fn may_lead_by_watchdog(cx: &mut Context<'_>) -> Option<Asked> {
+    match (cx.seen.watchdog, cx.done().watchdog) {
+        (Watchdog::Settled, _) | (_, Some(true)) => None,
+        (_, Some(false)) => Some(Asked::Refused),
+        (Watchdog::Idle | Watchdog::Unusable, None) => {
+            cx.step(Step::ActivateWatchdog);
+            Some(Asked::Pending)
+        }
+    }
 }
 
 /// Others may rewind from us once our timeline is in the control file; a checkpoint puts it there.

@@ -2,9 +2,10 @@
 
 use crate::cluster::{Callback, Recovery, Role};
 use crate::ha::context::{Context, Flow};
-use crate::ha::decision::{Step, Task};
+use crate::ha::decision::{Level, Step, Task};
 use crate::ha::memory::BootstrapStage;
 use crate::ha::reason::{Line, Reason};
+use crate::ha::rules::holding_lock::{Asked, may_lead_by_watchdog};
 
 /// See the module.
 pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
@@ -54,6 +55,14 @@ fn ready(cx: &mut Context<'_>, role: Role) -> Option<Flow> {
     let Some(system_id) = cx.instance().system_id.clone() else {
         return Flow::end(Line::DataDirWithoutSystemId);
     };
+    match may_lead_by_watchdog(cx) {
+        None => {}
+        Some(Asked::Pending) => return Flow::ask("the watchdog to be armed"),
+        Some(Asked::Refused) => {
+            cx.note(Level::Error, "Cancelling bootstrap because watchdog activation failed");
+            return abandon(cx);
+        }
+    }
     cx.step(Step::SetInitialize(system_id.to_string()));
     cx.step(Step::WriteConfig(cx.seen.node.initial_config.clone()));
     cx.step(Step::TakeLeader);
