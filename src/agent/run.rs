@@ -206,7 +206,10 @@ impl Runner {
     /// not calling it is what ends a leader. Lease, deadline, guard and watchdog are extended by it.
     pub(super) fn entitled(&self, sent: Sent) {
         self.lease.renewed(sent, self.settings.ttl, !self.settings.pause);
-        self.watchdog.keep_alive(&self.settings);
+        // An answer that was read too late, because we were suspended meanwhile, is no sign of life.
+        if self.lease.leads() {
+            self.watchdog.keep_alive(&self.settings);
+        }
     }
 
     /// The server is being stopped: the watchdog counts on until its last client is gone, for so long something may

@@ -22,10 +22,11 @@ type Group = (&'static [Kind], Signal, Duration);
 
 /// In the order they are ended: agents first, or they would start their servers again; the store last, because an
 /// agent that ends says so there.
-const ORDER: [Group; 4] = [
+const ORDER: [Group; 5] = [
     (&[Kind::Agent, Kind::Tool], Signal::SIGTERM, Duration::from_secs(20)),
     (&[Kind::Postmaster], Signal::SIGINT, Duration::from_secs(15)),
     (&[Kind::Backend], Signal::SIGTERM, Duration::from_secs(3)),
+    (&[Kind::Guard], Signal::SIGTERM, Duration::from_secs(3)),
     (&[Kind::Store], Signal::SIGTERM, Duration::from_secs(5)),
 ];
 
@@ -42,7 +43,7 @@ pub(super) async fn end_servers(place: &Place, stop: &Stop) -> Vec<String> {
 async fn end_these(place: &Place, stop: &Stop, order: &[Group]) -> Vec<String> {
     let kinds: Vec<Kind> = order.iter().flat_map(|(kinds, ..)| *kinds).copied().collect();
     let found = of(place, &kinds);
-    let named: Vec<String> = found.iter().filter(|seen| seen.kind != Kind::Backend).map(Seen::words).collect();
+    let named: Vec<String> = found.iter().filter(|seen| seen.is_main()).map(Seen::words).collect();
     let mut remarks = Vec::new();
     if !named.is_empty() {
         remarks.push(format!("still running in {}, and stopped now: {}", place.dir().display(), named.join(", ")));

@@ -10,6 +10,8 @@ use super::place::{NAMES, Place};
 pub(super) enum Kind {
     /// A member's agent.
     Agent,
+    /// The process that stops a server whose agent is gone.
+    Guard,
     /// The embedded store.
     Store,
     /// The main process of a server.
@@ -32,12 +34,18 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Worth naming: not just the company of something else, which ends with it.
+    pub(super) fn is_main(&self) -> bool {
+        !matches!(self.kind, Kind::Backend | Kind::Guard)
+    }
+
     /// `herd1's agent (pid 42)`.
     pub(super) fn words(&self) -> String {
         let Self { pid, kind, owner } = self;
         match kind {
             Kind::Store => format!("the store (pid {pid})"),
             Kind::Agent => format!("{owner}'s agent (pid {pid})"),
+            Kind::Guard => format!("{owner}'s guard (pid {pid})"),
             Kind::Postmaster => format!("{owner}'s PostgreSQL (pid {pid})"),
             Kind::Backend => format!("a process of {owner}'s PostgreSQL (pid {pid})"),
             Kind::Tool => format!("a program of {owner}'s agent (pid {pid})"),
@@ -79,6 +87,9 @@ fn classify(place: &Place, comm: &str, args: &[String], cwd: &Path) -> Option<(K
     if comm == "pgherd" {
         if args.get(1).is_some_and(|arg| arg == "dcs") && is_arg(&place.store()) {
             return Some((Kind::Store, "store"));
+        }
+        if args.get(1).is_some_and(|arg| arg == "guard") {
+            return NAMES.into_iter().find(|name| is_arg(&place.data(name))).map(|name| (Kind::Guard, name));
         }
         return NAMES.into_iter().find(|name| is_arg(&place.config(name))).map(|name| (Kind::Agent, name));
     }
@@ -123,6 +134,7 @@ mod tests {
         let data = at("herd2/data");
         assert_eq!(check("pgherd", &["/x/pgherd", &at("herd3.yml")], "/"), Some((Kind::Agent, "herd3")));
         assert_eq!(check("pgherd", &["pgherd", "dcs", "--data-dir", &at("store")], "/"), Some((Kind::Store, "store")));
+        assert_eq!(check("pgherd", &["pgherd", "guard", "--data-dir", &data], "/"), Some((Kind::Guard, "herd2")));
         assert_eq!(check("postgres", &["/pg/postgres", "-D", &data], &data), Some((Kind::Postmaster, "herd2")));
         assert_eq!(check("postgres", &["postgres: demo: walsender "], &data), Some((Kind::Backend, "herd2")));
         let clone = format!("--pgdata={data}");

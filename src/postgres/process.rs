@@ -354,7 +354,7 @@ pub fn stop_at_once(
     postmasters.retain(|postmaster| postmaster.start_ticks < started_before && postmaster.is_alive());
     let mut left = grace;
     while postmasters.iter().any(|postmaster| postmaster.is_alive()) && !left.is_zero() {
-        if left.as_millis() % REPEAT.as_millis() == 0 {
+        if left.as_millis().is_multiple_of(REPEAT.as_millis()) {
             postmasters.iter().for_each(|postmaster| postmaster.quit());
         }
         let pause = left.min(Duration::from_millis(5));

@@ -9,7 +9,7 @@ use pgherd::postgres::process_tree;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Cluster, Kind, Store, signal};
+use crate::harness::{Cluster, Kind, Store, signal, stderr, stdout};
 
 const OURS: [Kind; 2] = [Kind::Pgherd; 2];
 const LONG: Duration = Duration::from_secs(60);
@@ -198,6 +198,46 @@ async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
     cluster.signal_agent(leader, "CONT");
     leader_of(&cluster).await;
     loyal.end().await;
+    patroni_keeps_its_limits(&cluster).await;
+}
+
+/// While a member is Patroni's, everybody counts by a timing that it can follow too.
+async fn patroni_keeps_its_limits(cluster: &Cluster) {
+    let member = format!("/service/{}/members/px", cluster.scope);
+    etcdctl(cluster, &["put", &member, r#"{"version": "4.1.5", "state": "running", "role": "replica"}"#]);
+    let give_up = Instant::now() + LONG;
+    while leader_ttl(cluster) != 20 {
+        assert!(Instant::now() < give_up, "{}", cluster.dump());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for i in 0..OURS.len() {
+        cluster.wait_log(i, "held to Patroni's limits", LONG).await;
+    }
+    etcdctl(cluster, &["del", &member]);
+    while leader_ttl(cluster) != 6 {
+        assert!(Instant::now() < give_up, "{}", cluster.dump());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for i in 0..OURS.len() {
+        cluster.wait_log(i, "every member is run by pgherd", LONG).await;
+        let log = std::fs::read_to_string(cluster.path(&format!("{}.log", cluster.members[i].name))).unwrap();
+        assert_eq!(log.matches("held to Patroni's limits").count(), 1, "said once");
+    }
+}
+
+fn etcdctl(cluster: &Cluster, args: &[&str]) -> serde_json::Value {
+    let mut command = std::process::Command::new("/usr/bin/etcdctl");
+    command.env("ETCDCTL_API", "3").arg(format!("--endpoints=127.0.0.1:{}", cluster.store_port)).args(args);
+    let output = command.args(["-w", "json"]).output().unwrap();
+    assert!(output.status.success(), "etcdctl {args:?}: {}", stderr(&output));
+    serde_json::from_str(&stdout(&output)).unwrap()
+}
+
+/// The life that was asked for the lease behind the leader key; 0 when there is none.
+fn leader_ttl(cluster: &Cluster) -> u64 {
+    let answer = etcdctl(cluster, &["get", &format!("/service/{}/leader", cluster.scope)]);
+    let Some(lease) = answer["kvs"][0]["lease"].as_i64() else { return 0 };
+    etcdctl(cluster, &["lease", "timetolive", &format!("{lease:x}")])["granted-ttl"].as_u64().unwrap_or(0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,5 +15,6 @@ mod peers;
 mod rewind;
 mod stories;
 mod synchronous;
+mod watchdog;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod writer;
