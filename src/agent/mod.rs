@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod cli;
+pub mod generate;
 pub mod guard;
 pub mod lease;
 pub mod life;

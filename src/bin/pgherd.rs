@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
 use pgherd::agent::validate::{self, Verdict};
-use pgherd::agent::{guard, life, store};
+use pgherd::agent::{generate, guard, life, store};
 use pgherd::demo;
 
 fn main() -> ExitCode {
@@ -33,10 +33,11 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     if cli.validate_config {
         return Ok(report(&validate::validate_for(&cli), cli.print));
     }
-    if cli.generate_config || cli.generate_sample_config {
-        return Err("generating a configuration is not available yet".into());
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if cli.generate_config || cli.generate_sample_config {
+        runtime.block_on(generate::generate(&cli))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match cli.command {
         Some(Command::Dcs(args)) => {
             let colour = std::io::stderr().is_terminal();

@@ -58,13 +58,12 @@ impl fmt::Display for Finding {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A file (or the variable that stands for one) is not YAML.
-    #[error("invalid config file {name}: {source}")]
+    #[error("invalid config file {name}: {cause}")]
     Yaml {
         /// File or variable.
         name: String,
         /// Where and why.
-        #[source]
-        source: YamlError,
+        cause: YamlError,
     },
     /// The top of a file is not a mapping.
     #[error("invalid config file {name}: {name} does not contain a dict; its top level must be `key: value` lines")]

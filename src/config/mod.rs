@@ -4,6 +4,7 @@ pub mod address;
 pub mod dcs;
 pub mod dynamic;
 pub mod finding;
+pub mod generate;
 pub mod local;
 pub mod merge;
 pub mod operator;

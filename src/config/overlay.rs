@@ -217,7 +217,7 @@ fn parse(name: &str, text: &str) -> Result<(Map<String, Value>, Places), ConfigE
     match yaml::read_with_places(text) {
         Ok((Value::Object(map), places)) => Ok((map, places)),
         Ok(_) => Err(ConfigError::NotAMap { name: name.to_owned() }),
-        Err(source) => Err(ConfigError::Yaml { name: name.to_owned(), source }),
+        Err(cause) => Err(ConfigError::Yaml { name: name.to_owned(), cause }),
     }
 }
 

@@ -13,6 +13,7 @@ pub mod connection;
 pub mod control_data;
 pub mod crash_recovery;
 pub mod data_dir;
+pub mod dsn;
 pub mod pgpass;
 pub mod process;
 pub mod process_tree;
