@@ -48,6 +48,10 @@ const LOCAL: [&str; 8] = [
 /// Parameters asked for whatever their source, beside the controlled ones.
 const ALWAYS: [&str; 4] = ["hba_file", "ident_file", "config_file", "data_directory"];
 
+/// What libpq takes when a connection string does not say.
+const LIBPQ_DEFAULTS: [(&str, &str); 4] =
+    [("sslmode", "prefer"), ("gssencmode", "prefer"), ("channel_binding", "prefer"), ("sslnegotiation", "postgres")];
+
 /// Where the socket is when nobody says.
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
@@ -62,7 +66,13 @@ pub(super) async fn document(
         Some(text) => dsn::parse(text).ok_or("Failed to parse DSN string: write `host=… port=… user=…` or a URI")?,
         None => BTreeMap::new(),
     };
-    let way = Way { words, environment };
+    let mut way = Way { words, environment };
+    if dsn.is_some() {
+        // Patroni writes down what libpq would take anyway, so that it stays when libpq's defaults change.
+        for (keyword, default) in LIBPQ_DEFAULTS {
+            way.words.entry(keyword.to_owned()).or_insert_with(|| default.to_owned());
+        }
+    }
     let mut user = way.superuser(&document)?;
     let failed = |cause: &dyn std::fmt::Display| format!("Failed to establish PostgreSQL connection: {cause}");
     let session =
