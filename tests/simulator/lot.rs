@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 use crate::fleet::Local;
-use crate::sabotage::Sabotage;
+use crate::sabotage::{Sabotage, TOO_SLOW};
 use crate::world::{Outcome, Plan, World};
 
 /// The DCS's clock and a member's differ by at most this, in thousandths. The lease's deadline leaves a sixth.
@@ -21,7 +21,7 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     let config = config(&mut chance);
     let plan = Plan {
         locals: locals(&mut chance, count),
-        drift: (0..count).map(|_| chance.below(2 * DRIFT + 1).cast_signed() - DRIFT.cast_signed()).collect(),
+        drift: (0..count).map(|_| drift(&mut chance, sabotage)).collect(),
         config: config.clone(),
         sabotage,
     };
@@ -39,6 +39,11 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     }
     lot.peace(&mut world).await?;
     Ok(world.fleet.moving().log.join("\n"))
+}
+
+fn drift(chance: &mut Chance, sabotage: Option<Sabotage>) -> i64 {
+    let drift = chance.below(2 * DRIFT + 1).cast_signed() - DRIFT.cast_signed();
+    if sabotage == Some(Sabotage::SlowClocks) { TOO_SLOW } else { drift }
 }
 
 fn config(chance: &mut Chance) -> Value {

@@ -9,7 +9,7 @@ use crate::sabotage::Sabotage;
 use crate::world::Failure;
 
 /// Every seed of this range is played by `make test`.
-const SEEDS: Range<u64> = 0..160;
+const SEEDS: Range<u64> = 0..2_000;
 
 /// Seeds that have found something once, whatever the range is.
 const KNOWN: &[u64] = &[];
@@ -69,5 +69,50 @@ parts!(part_0 0, part_1 1, part_2 2, part_3 3, part_4 4, part_5 5, part_6 6, par
 fn known() {
     for seed in KNOWN {
         play_one(*seed, None).unwrap_or_else(|failure| panic!("seed {seed} failed again\n{failure:?}"));
+    }
+}
+
+/// Plays seeds until the world finds the fault: first the ones that found it before, then all.
+fn find(sabotage: Sabotage, hints: &[u64]) {
+    let all = hints.iter().copied().chain(SEEDS);
+    let found = all.into_iter().find_map(|seed| Some((seed, play_one(seed, Some(sabotage)).err()?)));
+    let Some((seed, failure)) = found else { panic!("no seed finds out {sabotage:?}") };
+    assert!(hints.is_empty() || hints.contains(&seed), "{sabotage:?} is found by seed {seed} now, not by {hints:?}");
+    let what = failure.what;
+    eprintln!("{sabotage:?}: seed {seed}: {what}");
+}
+
+macro_rules! faults {
+    ($($name:ident $sabotage:ident $hints:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            find(Sabotage::$sabotage, &$hints);
+        })*
+    };
+}
+
+mod faults {
+    use super::*;
+
+    faults! {
+        no_deadline NoDeadline [];
+        no_guard NoGuard [];
+        slow_clocks SlowClocks [];
+        no_renewal NoRenewal [];
+        promote_before_swap PromoteBeforeSwap [];
+        ignore_sync IgnoreSync [];
+        ignore_votes IgnoreVotes [];
+        ignore_positions IgnorePositions [];
+        ignore_nofailover IgnoreNofailover [];
+        ignore_pause IgnorePause [];
+        skip_rewind SkipRewind [];
+        sync_before_names SyncBeforeNames [];
+        names_before_sync NamesBeforeSync [];
+        unconfirmed_standby UnconfirmedStandby [];
+        unprepared_promotion UnpreparedPromotion [];
+        release_early ReleaseEarly [];
+        start_as_primary StartAsPrimary [];
+        remove_on_failed_start RemoveOnFailedStart [];
+        no_demotion NoDemotion [];
     }
 }
