@@ -1,6 +1,6 @@
 //! The first part of a decision: what changed since the last one goes into the memory.
 
-use crate::cluster::{Callback, DataDir, Divergence, Rewound, Role, Started, StopProgress};
+use crate::cluster::{Callback, DataDir, Divergence, Member, Rewound, Role, Started, StopProgress};
 
 use super::context::Context;
 use super::decision::{Level, Reply, Step, Task};
@@ -16,6 +16,7 @@ pub(super) fn absorb(cx: &mut Context<'_>) {
         task_ended(cx, &ended);
     }
     server(cx);
+    timeline_maker(cx);
     if let Some(divergence) = &cx.seen.done.divergence {
         match divergence {
             Divergence::Diverged => cx.memory.rewind = RewindState::Need,
@@ -106,6 +107,28 @@ fn server(cx: &mut Context<'_>) {
     }
 }
 
+/// Two members that were cut off from each other may promote to the same number. PostgreSQL tells timelines apart by
+/// nothing else, so it is to be remembered whose we are on.
+fn timeline_maker(cx: &mut Context<'_>) {
+    if cx.in_standby_cluster() {
+        cx.memory.timeline_maker = None;
+        return;
+    }
+    let (Some(view), Some(monitor)) = (cx.view(), cx.monitor()) else { return };
+    let Some(own) = monitor.timeline else { return };
+    if cx.memory.timeline_maker.as_ref().is_some_and(|(known, _)| *known == own) {
+        return;
+    }
+    let leads = |leader: &&Member| leader.role() == Some(Role::Primary) && leader.timeline() == Some(own);
+    cx.memory.timeline_maker = if !monitor.in_recovery {
+        Some((own, cx.me().clone()))
+    } else if monitor.replication_state() == Some("streaming") {
+        view.leader_member().filter(leads).map(|leader| (own, leader.name.clone()))
+    } else {
+        None
+    };
+}
+
 fn task_ended(cx: &mut Context<'_>, ended: &EndedTask) {
     match (&ended.task, &ended.outcome) {
         (task, TaskOutcome::Failed(why)) => cx.note(Level::Error, format!("{} failed: {why}", task.action())),
@@ -148,6 +171,7 @@ fn clone_ended(cx: &mut Context<'_>, from: &str, outcome: &TaskOutcome) {
     cx.memory.crash_recovery_tried_ms = None;
     if *outcome == TaskOutcome::Done {
         cx.info(format!("bootstrapped {from}"));
+        cx.memory.timeline_maker = None;
         cx.memory.is_fresh_clone = true;
         cx.memory.hold_until_ms = None;
     } else {
@@ -226,7 +250,10 @@ fn promote_ended(cx: &mut Context<'_>, outcome: &TaskOutcome) {
 
 fn rewind_ended(cx: &mut Context<'_>, outcome: &TaskOutcome) {
     match outcome {
-        TaskOutcome::Rewound(Rewound::Done) => cx.memory.rewind = RewindState::Success,
+        TaskOutcome::Rewound(Rewound::Done) => {
+            cx.memory.rewind = RewindState::Success;
+            cx.memory.timeline_maker = None;
+        }
         TaskOutcome::Rewound(Rewound::SourceLost(why)) => {
             cx.warn(format!("Failed to rewind because the leader became unreachable: {why}"));
             if cx.instance().can_rewind {

@@ -20,6 +20,9 @@ pub struct Memory {
     pub former_leader: Option<MemberName>,
     /// The timeline the present leader published, when it is another member.
     pub leader_timeline: Option<Timeline>,
+    /// The timeline of our own WAL, and who was first seen to lead on it. A timeline has one maker: whoever leads on
+    /// the same one under another name has made it a second time, with other WAL in it.
+    pub timeline_maker: Option<(Timeline, MemberName)>,
     /// A valid `initialize` was seen since we started.
     pub has_seen_cluster: bool,
     /// The last cycle was in maintenance mode.

@@ -173,6 +173,7 @@ lines! {
     TryingRemoteMember => "trying to follow a remote member because standby cluster is unhealthy",
     WaitingForEndOfRecovery => "waiting for end of recovery after bootstrap",
     WaitingForSyncRelease => "waiting for the primary to release us from synchronous standby",
+    TimelineMadeTwice => "postgres stays down because two leaders have made the same timeline, with different WAL in it: reinitialize this member (pgherdctl reinit)",
     RewindFailed => "postgres stays down because pg_rewind failed: reinitialize this member (pgherdctl reinit), or mend what pg_rewind complained of and restart the agent",
     WaitingForLeaderToBootstrap => "waiting for leader to bootstrap",
     WaitingForStandbyLeaderToBootstrap => "waiting for standby_leader to bootstrap",

@@ -486,6 +486,28 @@ fn a_crashed_former_leader_is_recovered_then_compared_before_it_streams() {
 }
 
 #[test]
+fn a_timeline_that_two_leaders_made_is_never_mixed() {
+    let twin = |view: ClusterBuilder| {
+        view.leader("b").member_field("b", "role", json!("primary")).member_field("b", "timeline", json!(2)).build()
+    };
+    let was_ours = |memory: &mut Memory| memory.timeline_maker = Some((Timeline(2), "a".into()));
+    // Served as a standby since: the positions look alike, and PostgreSQL would stream.
+    let alive = scene("a", twin(cluster())).running(false).remembering(was_ours);
+    let decision = alive.decide();
+    assert!(matches!(task_of(&decision), Some(Task::Stop { .. })), "{}", decision.reason);
+    let down = scene("a", twin(cluster())).stopped("shut down").remembering(was_ours);
+    let decision = down.decide();
+    assert!(decision.reason.to_string().contains("same timeline"), "{}", decision.reason);
+    assert_eq!(task_of(&decision), None);
+    let removes = down.with(|seen| seen.node.remove_on_divergence = true).decide();
+    assert!(removes.steps.contains(&Step::RemoveDataDir));
+    // The one who made it goes on leading on it.
+    let maker = |memory: &mut Memory| memory.timeline_maker = Some((Timeline(2), "b".into()));
+    let same = scene("a", twin(cluster())).running(false).remembering(maker).play(&[follows]);
+    assert_eq!(task_of(&same), None);
+}
+
+#[test]
 fn a_server_stopped_on_purpose_is_no_failure() {
     let view = cluster().leader("b").member_field("b", "role", json!("primary")).build();
     let same: fn(&mut Done) = |done| done.divergence = Some(crate::cluster::Divergence::Consistent);

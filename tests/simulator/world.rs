@@ -14,6 +14,7 @@ use crate::fleet::{Fleet, Local, is_sync_noted};
 use crate::member::Member;
 use crate::port::Life;
 use crate::sabotage::Sabotage;
+use crate::server::Server;
 
 pub(crate) const CONFIG: &str = "/service/sim/config";
 pub(crate) const FAILOVER: &str = "/service/sim/failover";
@@ -192,7 +193,8 @@ impl World {
             let is_settled = self.store.get(FAILOVER).is_none_or(|text| !text.contains("member"));
             self.loses_by_hand = !is_settled;
         }
-        self.fleet.clients(!self.loses_by_hand && is_sync_noted(&self.store));
+        let is_synchronous = self.config.get("synchronous_mode").is_some_and(|mode| *mode != json!(false));
+        self.fleet.clients(is_synchronous && !self.loses_by_hand && is_sync_noted(&self.store));
         let violation = self.fleet.moving().violation.clone();
         violation.map_or(Ok(()), |what| Err(self.failure(what)))
     }
@@ -230,8 +232,18 @@ impl World {
     pub(crate) fn is_healthy(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let moving = self.fleet.moving();
-        moving.servers[leader].is_writable()
-            && (0..self.len()).filter(|i| *i != leader).all(|i| moving.servers[i].is_streaming())
+        let head = &moving.servers[leader];
+        head.is_writable()
+            && (0..self.len()).filter(|i| *i != leader).all(|i| {
+                let server = &moving.servers[i];
+                server.is_streaming() || self.waits_for_reinit(server, head)
+            })
+    }
+
+    /// Two leaders have made the same timeline, and this server has WAL of the other one: only an operator can tell it
+    /// to throw that away.
+    fn waits_for_reinit(&self, server: &Server, leader: &Server) -> bool {
+        !server.is_alive() && server.timeline() == leader.timeline() && !server.is_part_of(leader)
     }
 
     /// Healthy, and commits are protected as configured.
@@ -249,7 +261,8 @@ impl World {
         let Some(leader) = self.leader() else { return false };
         let fits = |i: &usize| {
             let tags = &self.fleet.locals[*i].tags;
-            *i != leader && !tags.nosync() && tags.replicatefrom().is_none()
+            let is_there = self.fleet.moving().servers[*i].is_streaming();
+            *i != leader && is_there && !tags.nosync() && tags.replicatefrom().is_none()
         };
         let candidates = (0..self.len()).filter(fits).count() as u64;
         let wanted = self.config.get("synchronous_node_count").and_then(Value::as_u64).unwrap_or(1);
@@ -260,7 +273,7 @@ impl World {
     pub(crate) fn dump(&self) -> String {
         let mut text = String::new();
         for (name, server) in self.fleet.names.iter().zip(self.fleet.moving().servers.iter()) {
-            let server = crate::server::Server { wal: Vec::new(), ..server.clone() };
+            let server = Server { wal: Vec::new(), ..server.clone() };
             text += &format!("{name}: {server:?}\n");
         }
         for key in self.store.keys() {

@@ -12,6 +12,9 @@ pub(in crate::ha) fn rewinding(cx: &mut Context<'_>) -> Option<Flow> {
     if cx.memory.rewind == RewindState::Failed {
         return after_failure(cx);
     }
+    if is_on_a_twin(cx) {
+        return leave_the_twin(cx);
+    }
     let (upstream, name) = leader(cx)?;
     if cx.memory.rewind == RewindState::Check && cx.done().divergence.is_none() && is_comparable(cx) {
         cx.step(Step::CheckDivergence(upstream));
@@ -67,6 +70,43 @@ fn rewind(cx: &mut Context<'_>, upstream: crate::cluster::Upstream, name: String
     Flow::end(Reason::Rewinding { leader: name })
 }
 
+/// The leader leads on a timeline of our number that is not ours. No comparison of positions shows that, and
+/// `pg_rewind` takes both for the same.
+fn is_on_a_twin(cx: &Context<'_>) -> bool {
+    use crate::cluster::Role;
+    let Some((timeline, maker)) = &cx.memory.timeline_maker else { return false };
+    let leader = cx.view().and_then(|view| view.leader_member()).filter(|leader| leader.name != *cx.me());
+    leader.is_some_and(|leader| {
+        leader.name != *maker && leader.role() == Some(Role::Primary) && leader.timeline() == Some(*timeline)
+    })
+}
+
+/// Only a new clone helps. Without leave to remove the data, the server stays down rather than mix both.
+fn leave_the_twin(cx: &mut Context<'_>) -> Option<Flow> {
+    let node = &cx.seen.node;
+    if cx.is_alive() {
+        if cx.is_paused() {
+            return Flow::end(Line::TimelineMadeTwice);
+        }
+        cx.begin(Task::Stop {
+            action: "stopping".into(),
+            mode: crate::cluster::StopMode::Fast,
+            checkpoint: false,
+            timeout_ms: None,
+        });
+        return Flow::end(Line::TimelineMadeTwice);
+    }
+    let option = match (node.remove_on_divergence, node.remove_on_rewind_failure) {
+        (true, _) => "remove_data_directory_on_diverged_timelines",
+        (_, true) => "remove_data_directory_on_rewind_failure",
+        _ => return Flow::end(Line::TimelineMadeTwice),
+    };
+    if super::empty_data_dir::clone_source(cx, false).is_none() {
+        return Flow::end(Line::TimelineMadeTwice);
+    }
+    make_way(cx, option)
+}
+
 /// A failed rewind ends in the configured way: a new clone, if there is somebody to clone; else the server stays down,
 /// for its data may be half rewound, and a second try would end like the first.
 fn after_failure(cx: &mut Context<'_>) -> Option<Flow> {
@@ -90,6 +130,7 @@ fn make_way(cx: &mut Context<'_>, option: &str) -> Option<Flow> {
     cx.warn(format!("{option} is set. removing..."));
     cx.step(Step::RemoveDataDir);
     cx.memory.rewind = RewindState::Initial;
+    cx.memory.timeline_maker = None;
     cx.memory.hold_until_ms = None;
     cx.wake_within(1);
     Flow::end(Line::ReinitializingDiverged)
