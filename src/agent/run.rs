@@ -360,7 +360,10 @@ impl Runner {
             Some(rules) => rules(seen, &self.memory),
             None => ha::decide(seen, &self.memory),
         };
-        self.board.record(seen, &self.memory, &decision);
+        // Whoever brings other rules keeps a log of its own.
+        if self.rules.is_none() {
+            self.board.record(seen, &self.memory, &decision);
+        }
         self.memory = decision.memory.clone();
         self.say(seen, &decision);
         let findings = if self.rules.is_none() { ha::check(seen, &decision) } else { Vec::new() };

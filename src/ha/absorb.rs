@@ -114,6 +114,18 @@ fn timeline_maker(cx: &mut Context<'_>) {
         cx.memory.timeline_maker = None;
         return;
     }
+    let instance = cx.instance();
+    if let Some(control) = instance.control.as_ref().filter(|control| control.cluster_state == "shut down")
+        && !instance.is_postmaster_alive
+        && !instance.is_recovery_configured
+        && let Some(own) = control.checkpoint_timeline
+    {
+        // It was a primary, also when it was another agent's.
+        if cx.memory.timeline_maker.as_ref().is_none_or(|(known, _)| *known != own) {
+            cx.memory.timeline_maker = Some((own, cx.me().clone()));
+        }
+        return;
+    }
     let (Some(view), Some(monitor)) = (cx.view(), cx.monitor()) else { return };
     let Some(own) = monitor.timeline else { return };
     if cx.memory.timeline_maker.as_ref().is_some_and(|(known, _)| *known == own) {

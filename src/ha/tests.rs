@@ -492,7 +492,8 @@ fn a_timeline_that_two_leaders_made_is_never_mixed() {
     };
     let was_ours = |memory: &mut Memory| memory.timeline_maker = Some((Timeline(2), "a".into()));
     // Served as a standby since: the positions look alike, and PostgreSQL would stream.
-    let alive = scene("a", twin(cluster())).running(false).remembering(was_ours);
+    let on_two = |seen: &mut Observation| seen.instance.monitor.as_mut().unwrap().timeline = Some(Timeline(2));
+    let alive = scene("a", twin(cluster())).running(false).with(on_two).remembering(was_ours);
     let decision = alive.decide();
     assert!(matches!(task_of(&decision), Some(Task::Stop { .. })), "{}", decision.reason);
     let down = scene("a", twin(cluster())).stopped("shut down").remembering(was_ours);
@@ -503,7 +504,7 @@ fn a_timeline_that_two_leaders_made_is_never_mixed() {
     assert!(removes.steps.contains(&Step::RemoveDataDir));
     // The one who made it goes on leading on it.
     let maker = |memory: &mut Memory| memory.timeline_maker = Some((Timeline(2), "b".into()));
-    let same = scene("a", twin(cluster())).running(false).remembering(maker).play(&[follows]);
+    let same = scene("a", twin(cluster())).running(false).with(on_two).remembering(maker).play(&[follows]);
     assert_eq!(task_of(&same), None);
 }
 

@@ -64,6 +64,9 @@ pub(crate) struct Moving {
     /// Rows written, with server, its life, place in the WAL and number.
     pub(crate) open: Vec<(usize, u64, usize, u64)>,
     pub(crate) acknowledged_ever: u64,
+    /// Servers share a WAL archive: a promotion takes a number that no timeline has. Without one two members that are
+    /// cut off from each other may take the same.
+    pub(crate) has_archive: bool,
     next: u64,
 }
 
@@ -105,6 +108,7 @@ impl Fleet {
                 acknowledged: Vec::new(),
                 open: Vec::new(),
                 acknowledged_ever: 0,
+                has_archive: true,
                 next: 0,
             }),
         })
@@ -247,9 +251,11 @@ impl Moving {
 
     fn promoted(&mut self, who: usize, began: Instant, name: &MemberName, leader: Option<usize>) {
         let number = self.number();
+        let archived = self.servers.iter().map(Server::timeline).max().filter(|_| self.has_archive);
         let server = &mut self.servers[who];
         server.promotes_at = None;
-        let (next, lsn) = (server.timeline() + 1, server.lsn());
+        let (next, lsn) = (archived.unwrap_or(server.timeline()) + 1, server.lsn());
+        server.led = Some(next);
         server.history.push((next, lsn));
         server.wal.push(number);
         server.in_recovery = false;
@@ -317,6 +323,10 @@ impl Moving {
                 return;
             }
             if !me.is_part_of(source) {
+                if me.is_lost_twin_of(source) {
+                    me.receiver = None;
+                    return;
+                }
                 let text = format!("{} streams from {} although it has diverged", fleet.names[who], fleet.names[up]);
                 return self.violate(text);
             }

@@ -29,6 +29,7 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     world.say(format!("seed {seed}: {count} members, {config}"));
     let tags: Vec<Value> = world.fleet.locals.iter().map(|local| json!(local.tags)).collect();
     world.say(format!("tags {}", json!(tags)));
+    world.fleet.moving().has_archive = chance.percent(75);
     world.until("birth", Duration::from_secs(120), World::is_healthy).await?;
     world.pass(Duration::from_secs(5)).await?;
     let mut lot = Lot { chance, config, is_paused: false };

@@ -470,6 +470,7 @@ impl Postgres for SimPostgres {
             wal: vec![number],
             phase: Phase::Up,
             checkpointed: true,
+            led: Some(1),
             life: server.life + 1,
             ..Server::default()
         };

@@ -75,6 +75,8 @@ pub(crate) struct Server {
     /// What the agent's job makes of the state word.
     pub(crate) operation: Option<State>,
     pub(crate) waiting: Waiting,
+    /// The timeline that this data was made a primary on.
+    pub(crate) led: Option<u32>,
     /// Counts the lives of the process: a client's connection does not outlive one.
     pub(crate) life: u64,
 }
@@ -123,6 +125,13 @@ impl Server {
         }
     }
 
+    /// Two leaders have made the same timeline, and this server followed the one that was given up. The rules know a
+    /// leader's own server in this place, and a standby that they have seen following; one that was cut off from the
+    /// DCS all the while is known to nobody.
+    pub(crate) fn is_lost_twin_of(&self, other: &Self) -> bool {
+        self.timeline() == other.timeline() && self.led != Some(self.timeline()) && !self.is_part_of(other)
+    }
+
     /// What an upstream's walsender can tell by timelines and positions.
     pub(crate) fn may_stream_from(&self, other: &Self) -> bool {
         let Some(at) = other.history.iter().position(|(timeline, _)| *timeline == self.timeline()) else {
@@ -166,5 +175,6 @@ impl Server {
         self.was_in_recovery = true;
         self.has_standby_signal = true;
         self.crashed = false;
+        self.led = None;
     }
 }

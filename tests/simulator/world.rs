@@ -184,7 +184,7 @@ impl World {
     }
 
     async fn moment(&mut self) -> Outcome {
-        sleep(MOMENT).await;
+        sleep(std::env::var("MOM").map_or(MOMENT, |m| Duration::from_millis(m.parse().unwrap()))).await;
         self.fleet.tick();
         for member in &mut self.members {
             member.tick(&self.config);
@@ -243,7 +243,8 @@ impl World {
     /// Two leaders have made the same timeline, and this server has WAL of the other one: only an operator can tell it
     /// to throw that away.
     fn waits_for_reinit(&self, server: &Server, leader: &Server) -> bool {
-        !server.is_alive() && server.timeline() == leader.timeline() && !server.is_part_of(leader)
+        let is_down = !server.is_alive() && server.timeline() == leader.timeline() && !server.is_part_of(leader);
+        is_down || server.is_lost_twin_of(leader)
     }
 
     /// Healthy, and commits are protected as configured.
