@@ -129,3 +129,28 @@ async fn maintenance_mode_leaves_a_killed_leader_down() {
     world.configure(json!({"ttl": 30}));
     world.until("resume", MINUTE, World::is_healthy).await.unwrap();
 }
+
+/// With a turn of the loop a minute long, whatever is done within seconds was told by an event.
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_the_next_turn_of_the_loop() {
+    let seconds = Duration::from_secs;
+    let config = json!({"ttl": 180, "loop_wait": 60, "retry_timeout": 10, "synchronous_mode": true});
+    let plan = Plan { locals: plain(4), drift: vec![0; 4], config, sabotage: None };
+    let mut world = World::new(plan, &mut Chance::new(2));
+    world.until("birth with a synchronous standby", seconds(20), World::is_settled).await.unwrap();
+    world.pass(seconds(90)).await.unwrap();
+    let leader = world.leader().unwrap();
+    for who in [leader, (leader + 1) % 4] {
+        world.fleet.kill(who);
+        world.until("the server is back", seconds(5), World::is_healthy).await.unwrap();
+        world.until("protected again", seconds(10), World::is_settled).await.unwrap();
+    }
+    let standbys = world.store.get("/service/sim/sync").unwrap();
+    let standby = (0..4).find(|who| standbys.contains(&format!("\"sync_standby\":\"{}\"", world.name(*who)))).unwrap();
+    world.hand_over(&json!({"leader": world.name(leader), "member": world.name(standby)}));
+    world.until("switchover", seconds(5), |world| world.writable() == Some(standby)).await.unwrap();
+    world.until("rejoin", seconds(10), World::is_healthy).await.unwrap();
+    world.until("protected by another one", seconds(15), World::is_settled).await.unwrap();
+    world.members[standby].terminate();
+    world.until("handover", seconds(5), |world| world.writable().is_some_and(|now| now != standby)).await.unwrap();
+}
