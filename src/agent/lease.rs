@@ -69,6 +69,11 @@ fn margin(ttl: Duration) -> Duration {
     (ttl / 6).max(Duration::from_secs(1))
 }
 
+/// That moment of the monotonic clock, which stood still while the machine was suspended for so long.
+fn less(until: Instant, slept: Duration) -> Instant {
+    if slept.is_zero() { until } else { until.checked_sub(slept).unwrap_or_else(Instant::now) }
+}
+
 impl Lease {
     /// Not leading.
     pub fn new() -> Arc<Self> {
@@ -126,8 +131,7 @@ impl Lease {
     /// Until when we surely lead, if the machine is not suspended before.
     pub fn leads_until(&self) -> Option<Instant> {
         let (until, suspended_then) = self.state().leads_until?;
-        let slept = suspended().saturating_sub(suspended_then);
-        Some(if slept.is_zero() { until } else { until.checked_sub(slept).unwrap_or_else(Instant::now) })
+        Some(less(until, suspended().saturating_sub(suspended_then)))
     }
 
     /// We surely lead now.
@@ -197,6 +201,16 @@ mod tests {
         assert!(lease.leads());
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(!lease.leads());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_that_the_machine_slept_through_counts() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(30);
+        assert_eq!(less(until, Duration::ZERO), until);
+        assert_eq!(less(until, Duration::from_secs(29)), now + Duration::from_secs(1));
+        assert!(less(until, Duration::from_secs(31)) <= Instant::now(), "over");
+        assert!(less(until, Duration::from_secs(1 << 40)) <= Instant::now(), "longer than the clock can say");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 fn settings(ttl: u64) -> serde_json::Value {
     json!({
-        "ttl": ttl, "loop_wait": 1, "retry_timeout": 2, "maximum_lag_on_failover": 1_048_576,
+        "ttl": ttl, "loop_wait": 1, "retry_timeout": (ttl - 1) / 2, "maximum_lag_on_failover": 1_048_576,
         "postgresql": {"use_pg_rewind": true, "parameters": {"max_wal_size": "256MB", "wal_keep_size": "64MB"}}
     })
 }

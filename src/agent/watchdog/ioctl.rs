@@ -42,3 +42,22 @@ pub(super) fn timeout(file: &impl AsRawFd) -> io::Result<i32> {
     unsafe { raw::get_timeout(file.as_raw_fd(), &raw mut seconds) }?;
     Ok(seconds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_have_the_kernels_numbers() {
+        assert_eq!(size_of::<Info>(), 40);
+        assert_eq!(nix::request_code_read!(b'W', 0, size_of::<Info>()), 0x8028_5700);
+        assert_eq!(nix::request_code_readwrite!(b'W', 6, size_of::<i32>()), 0xc004_5706);
+        assert_eq!(nix::request_code_read!(b'W', 7, size_of::<i32>()), 0x8004_5707);
+    }
+
+    #[test]
+    fn a_file_takes_no_requests() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(support(&file).is_err() && timeout(&file).is_err() && set_timeout(&file, 10).is_err());
+    }
+}
