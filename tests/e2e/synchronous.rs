@@ -38,6 +38,11 @@ pub async fn wait_synchronous(cluster: &Cluster) {
     }
 }
 
+fn by_hand(cluster: &Cluster, args: &[&str]) {
+    let output = cluster.ctl(args);
+    assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
+}
+
 /// The leader goes, in one of five ways.
 async fn change_leader(cluster: &mut Cluster, leader: usize, way: usize) {
     match way {
@@ -46,20 +51,13 @@ async fn change_leader(cluster: &mut Cluster, leader: usize, way: usize) {
             cluster.kill_postmaster(leader);
             cluster.expire_leader_key();
         }
-        1 => {
-            let output = cluster.ctl(&["switchover", "e2e", "--leader", &cluster.members[leader].name, "--force"]);
-            assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
-        }
+        1 => by_hand(cluster, &["switchover", "e2e", "--leader", &cluster.members[leader].name, "--force"]),
         2 => cluster.kill_postmaster(leader),
         3 => cluster.terminate_agent(leader, LONG),
-        _ => {
-            // The server goes on, with nobody to watch it but whoever it has to wait for.
-            cluster.kill_agent(leader);
-            cluster.expire_leader_key();
-        }
+        _ => by_hand(cluster, &["failover", "e2e", "--candidate", &cluster.members[(leader + 1) % 3].name, "--force"]),
     }
     cluster.wait_leader(LONG, |now| now != leader).await;
-    if !matches!(way, 1 | 2) {
+    if matches!(way, 0 | 3) {
         cluster.start(leader);
     }
 }
