@@ -68,6 +68,9 @@ pub struct Memory {
     pub sync_confirmed_from: Lsn,
     /// Standbys, in lower case, that the server waits for and that have confirmed.
     pub sync_ready: BTreeSet<String>,
+    /// This standby's `synchronous_standby_names` is set for the case that it is elected.
+    #[serde(default)]
+    pub is_sync_prepared: bool,
     /// Since when a standby that commits wait for does not stream.
     #[serde(default)]
     pub sync_missing_since_ms: Option<u64>,

@@ -452,15 +452,7 @@ pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
     }
     let me = cx.me().clone();
     if cx.settings().synchronous_mode == SynchronousMode::Quorum {
-        let mut members: Names = view.sync.voters.iter().map(|name| name.to_lowercase()).collect();
-        members.extend(view.sync.leader.iter().map(|name| name.to_lowercase()));
-        let mut number = members.len().saturating_sub(view.sync.quorum as usize + 1);
-        if !members.remove(&me.to_lowercase()) && !view.sync.is_empty() {
-            number += 1;
-        }
-        let floor = usize::from(cx.settings().synchronous_mode_strict);
-        let number = number.min(members.len()).max(floor);
-        let wanted = StandbyNames { is_quorum: true, number, blocks: members.is_empty(), names: members };
+        let wanted = names_as_primary(cx, view);
         cx.step(Step::SetSyncNames(wanted.write()));
         return None;
     }
@@ -468,21 +460,58 @@ pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
         cx.warn("Postponing promotion because synchronous replication state was updated by somebody else");
         return Flow::end(super::reason::Line::PromotionPostponed);
     }
-    let strict = cx.settings().synchronous_mode_strict;
-    // Strictly, whoever may be elected now stays so and is waited for from the first commit on. Else nobody is, until
-    // standbys stream from here.
-    // A list that was elected by votes, before the mode changed, has members that lack something.
-    let kept: Vec<MemberName> = if strict && view.sync.quorum == 0 { others(view, &me) } else { Vec::new() };
+    let kept = kept_strictly(cx, view);
     let mut listed = view.sync.voters.clone();
     listed.sort();
     if !view.sync.is_leader(&me) || listed != kept {
         return write(cx, SyncState { leader: Some(me), voters: kept, ..SyncState::default() });
     }
-    let names: Names = kept.iter().map(|name| name.to_lowercase()).collect();
-    let number = names.len().max(usize::from(strict));
-    let wanted = StandbyNames { is_quorum: false, number, blocks: names.is_empty(), names };
+    let wanted = names_as_primary(cx, view);
     cx.step(Step::SetSyncNames(wanted.write()));
     None
+}
+
+/// Strictly, whoever may be elected now stays so and is waited for from the first commit on. Else nobody is, until
+/// standbys stream from here. A list for votes, from before the mode changed, has members that lack something.
+fn kept_strictly(cx: &Context<'_>, view: &ClusterView) -> Vec<MemberName> {
+    let strict = cx.settings().synchronous_mode_strict && view.sync.quorum == 0;
+    if strict { others(view, cx.me()) } else { Vec::new() }
+}
+
+/// What the server has to wait for from the moment on in which it becomes a primary.
+fn names_as_primary(cx: &Context<'_>, view: &ClusterView) -> StandbyNames {
+    let floor = usize::from(cx.settings().synchronous_mode_strict);
+    if cx.settings().synchronous_mode != SynchronousMode::Quorum {
+        let names: Names = kept_strictly(cx, view).iter().map(|name| name.to_lowercase()).collect();
+        return StandbyNames { is_quorum: false, number: names.len().max(floor), blocks: names.is_empty(), names };
+    }
+    let mut names: Names = view.sync.voters.iter().chain(&view.sync.leader).map(|name| name.to_lowercase()).collect();
+    let mut number = names.len().saturating_sub(view.sync.quorum as usize + 1);
+    if !names.remove(&cx.me().to_lowercase()) && !view.sync.is_empty() {
+        number += 1;
+    }
+    StandbyNames { is_quorum: true, number: number.min(names.len()).max(floor), blocks: names.is_empty(), names }
+}
+
+/// A standby that could be elected is configured for it beforehand. The processes of a server take a reload over when
+/// they get to it, the checkpointer only after the files it is just syncing: what is set with the promotion may come
+/// after the first commits, which nobody would wait for.
+pub(super) fn prepare(cx: &mut Context<'_>) {
+    let (Some(view), Some(monitor)) = (cx.view(), cx.monitor()) else { return };
+    if cx.is_paused() || !monitor.in_recovery {
+        return;
+    }
+    let is_electable = cx.is_sync_mode() && view.sync.is_voter(cx.me());
+    let wanted = if is_electable { names_as_primary(cx, view).write() } else { None };
+    let present = StandbyNames::parse(&monitor.synchronous_standby_names);
+    if StandbyNames::parse(wanted.as_deref().unwrap_or_default()) == present {
+        return;
+    }
+    // What we have not set is not ours to remove.
+    if wanted.is_some() || std::mem::take(&mut cx.memory.is_sync_prepared) {
+        cx.memory.is_sync_prepared = wanted.is_some();
+        cx.step(Step::SetSyncNames(wanted));
+    }
 }
 
 /// The members of `/sync` but us, sorted.

@@ -20,7 +20,7 @@ fn settings() -> Value {
     json!({
         "ttl": 20, "loop_wait": LOOP_WAIT, "retry_timeout": 5, "synchronous_mode": true, "primary_stop_timeout": 1,
         "maximum_lag_on_failover": 1_048_576,
-        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
+        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB", "wal_retrieve_retry_interval": "200ms"}}
     })
 }
 

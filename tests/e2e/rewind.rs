@@ -21,7 +21,9 @@ fn settings() -> Value {
     json!({
         "ttl": 20, "loop_wait": 2, "retry_timeout": 5, "primary_start_timeout": 0,
         "maximum_lag_on_failover": 1_073_741_824,
-        "postgresql": {"use_pg_rewind": true, "parameters": {"archive_mode": "on", "wal_keep_size": "64MB"}}
+        "postgresql": {"use_pg_rewind": true, "parameters": {
+            "archive_mode": "on", "wal_keep_size": "64MB", "wal_retrieve_retry_interval": "200ms"
+        }}
     })
 }
 

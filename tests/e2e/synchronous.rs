@@ -17,7 +17,7 @@ fn settings(mode: &Value) -> Value {
     json!({
         "ttl": 20, "loop_wait": 2, "retry_timeout": 5, "synchronous_mode": mode, "primary_start_timeout": 0,
         "maximum_lag_on_failover": 104_857_600,
-        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
+        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB", "wal_retrieve_retry_interval": "200ms"}}
     })
 }
 

@@ -5,7 +5,7 @@ use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Step, Task};
 use crate::ha::memory::{DemoteMode, RewindState};
 use crate::ha::reason::{Line, Reason};
-use crate::ha::requests;
+use crate::ha::{requests, sync};
 
 /// The last row of the table.
 pub(in crate::ha) fn locked_by_other(cx: &mut Context<'_>) -> Option<Flow> {
@@ -16,6 +16,7 @@ pub(in crate::ha) fn locked_by_other(cx: &mut Context<'_>) -> Option<Flow> {
     let stay = Reason::Following { me, leader, is_standby_leader: in_standby_cluster };
     match follow(cx, demote.into(), stay) {
         Some(Flow::End(reason)) if !cx.steps.iter().any(|step| matches!(step, Step::Begin(_))) => {
+            sync::prepare(cx);
             Some(Flow::End(requests::scheduled_restart(cx, reason)))
         }
         other => other,

@@ -305,3 +305,55 @@ proptest! {
         world.calm();
     }
 }
+
+#[test]
+fn a_standby_that_may_be_elected_is_prepared_for_it() {
+    let view = |voters: &[&str]| {
+        let voters = voters.iter().map(|name| (*name).into()).collect();
+        let sync = SyncState { leader: Some("a".into()), quorum: 1, voters, version: None };
+        ClusterBuilder::new(&["a", "b", "c"]).with(|view| view.sync = sync).build()
+    };
+    let names = |view: ClusterView, mode: SynchronousMode, present: &str, prepared: bool| {
+        let mut scene = scene("b", view).running(false);
+        scene.seen.settings.synchronous_mode = mode;
+        scene.seen.instance.monitor.as_mut().unwrap().synchronous_standby_names = present.into();
+        scene.seen.done.follow = Some(crate::cluster::FollowChange::None);
+        scene.memory.is_sync_prepared = prepared;
+        let decision = scene.decide();
+        decision.steps.into_iter().find_map(|step| match step {
+            Step::SetSyncNames(names) => Some(names),
+            _ => None,
+        })
+    };
+    let quorum = SynchronousMode::Quorum;
+    assert_eq!(names(view(&["b", "c"]), quorum, "", false), Some(Some("ANY 1 (a,c)".into())));
+    assert_eq!(names(view(&["b", "c"]), quorum, "ANY 1 (a,c)", true), None);
+    assert_eq!(names(view(&["c"]), quorum, "ANY 1 (a,c)", true), Some(None));
+    assert_eq!(names(view(&["b", "c"]), SynchronousMode::Off, "mine", false), None, "the operator's own");
+}
+
+#[test]
+fn a_synchronous_standby_is_released_before_it_stops() {
+    let view = |voter: &str| {
+        let sync = SyncState { leader: Some("a".into()), voters: vec![voter.into()], ..SyncState::default() };
+        ClusterBuilder::new(&["a", "b", "c"]).with(|view| view.sync = sync).build()
+    };
+    let mut scene = scene("b", view("b")).running(false);
+    scene.seen.settings.synchronous_mode = SynchronousMode::Priority;
+    scene.seen.is_leaving = true;
+    let stops = |steps: &[Step]| steps.iter().any(|step| matches!(step, Step::Begin(Task::Stop { .. })));
+    let decision = scene.decide();
+    assert_eq!(decision.reason.to_string(), "waiting for the primary to release us from synchronous standby");
+    assert!(!stops(&decision.steps));
+    let Some(Step::Publish(value)) = decision.steps.last() else { panic!("nothing published") };
+    assert_eq!(value["tags"], serde_json::json!({"nosync": true, "sync_priority": 0}));
+
+    // The primary did its part.
+    scene.memory = decision.memory.clone();
+    scene.seen.view = Snapshot::Read(Box::new(view("c")));
+    assert!(stops(&scene.decide().steps));
+    // It did not, in two turns of the loop.
+    scene.seen.view = Snapshot::Read(Box::new(view("b")));
+    scene.seen.now_ms += 20_000;
+    assert!(stops(&scene.decide().steps));
+}
