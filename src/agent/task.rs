@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Rewound, StopMode, StopProgress};
+use crate::cluster::{Rewound, StopMode, StopProgress, Timeline};
 use crate::ha::{Task, TaskOutcome};
 use crate::postgres::{ClonePlan, PgError, Postgres, StartPlan, StopPlan};
 
@@ -114,7 +114,7 @@ async fn execute(
                 StopPlan { mode: *mode, checkpoint: *checkpoint, timeout: timeout_ms.map(Duration::from_millis) };
             done(postgres.stop(&plan, Some(progress), cancel).await)
         }
-        Task::Promote { limit_ms } => promote(postgres, Duration::from_millis(*limit_ms), cancel).await,
+        Task::Promote { limit_ms, taken } => promote(postgres, Duration::from_millis(*limit_ms), taken, cancel).await,
         Task::Rewind { leader } => {
             if let Err(error) = postgres.stop(&quick_stop(StopMode::Fast), None, cancel).await {
                 return TaskOutcome::Rewound(Rewound::SourceLost(format!("the local server did not stop: {error}")));
@@ -126,9 +126,19 @@ async fn execute(
     }
 }
 
-async fn promote(postgres: &dyn Postgres, limit: Duration, cancel: &CancellationToken) -> TaskOutcome {
+async fn promote(
+    postgres: &dyn Postgres,
+    limit: Duration,
+    taken: &[Timeline],
+    cancel: &CancellationToken,
+) -> TaskOutcome {
     if !postgres.pre_promote(cancel).await {
         return if cancel.is_cancelled() { TaskOutcome::Cancelled } else { TaskOutcome::PrePromoteFailed };
+    }
+    if !taken.is_empty()
+        && let Err(error) = postgres.leave_out_timelines(taken).await
+    {
+        return failed(error);
     }
     match postgres.promote(limit, cancel).await {
         Ok(in_production) => TaskOutcome::Promoted(in_production),

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
-    Callback, LeaderKey, MemberName, Recovery, Role, Status, StopMode, SyncState, Upstream, Version, WantedSlot,
+    Callback, LeaderKey, MemberName, Recovery, Role, Status, StopMode, SyncState, Timeline, Upstream, Version,
+    WantedSlot,
 };
 
 use super::memory::Memory;
@@ -238,6 +239,9 @@ pub enum Task {
     Promote {
         /// How long to wait for production, in milliseconds.
         limit_ms: u64,
+        /// Timelines above ours that the cluster has seen: their numbers must not be given again.
+        #[serde(default)]
+        taken: Vec<Timeline>,
     },
     /// Stop the server if it runs and rewind it.
     Rewind {

@@ -288,6 +288,15 @@ fn a_member_that_is_behind_or_not_allowed_stands_back() {
 }
 
 #[test]
+fn a_timeline_that_was_begun_elsewhere_is_left_out() {
+    let history = json!([[1, 900, "no recovery target specified"], [2, 950, "no recovery target specified"]]);
+    let view = cluster().unlocked().with(|view| view.history = Some(crate::cluster::History { raw: history })).build();
+    let decision = scene("b", view).running(false).play(&[dead_leader, acquired]);
+    let Some(Task::Promote { taken, .. }) = task_of(&decision) else { panic!("no promotion: {}", decision.reason) };
+    assert_eq!(taken, &[Timeline(2), Timeline(3)]);
+}
+
+#[test]
 fn a_living_primary_stops_the_race() {
     let alive = |done: &mut Done| {
         let primary = PeerAnswer::Answered {

@@ -157,6 +157,9 @@ pub trait Postgres: Send + Sync {
     /// Runs `pre_promote`, if configured. `false`: it failed.
     async fn pre_promote(&self, cancel: &CancellationToken) -> bool;
 
+    /// Sees to it that the next promotion begins none of these timelines.
+    async fn leave_out_timelines(&self, taken: &[Timeline]) -> Result<(), PgError>;
+
     /// Promotes and waits until the control file says `in production`, at most `limit`. `false`: promotion was
     /// issued but is not finished.
     async fn promote(&self, limit: Duration, cancel: &CancellationToken) -> Result<bool, PgError>;

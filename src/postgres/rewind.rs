@@ -15,7 +15,7 @@ use super::archive::archive_ready;
 use super::configured;
 use super::pgpass::ConnParams;
 use super::programs::{Program, options};
-use super::replication::{Replication, Target};
+use super::replication::{Replication, Target, parse_history};
 use super::site::{Site, describe};
 use super::waldump;
 
@@ -106,6 +106,19 @@ pub fn compare(local: &LocalPosition, leader: Timeline, history: &[HistoryLine])
     }
 }
 
+/// Whether our timelines are the leader's, and not others with the same numbers: a member that had not heard of a
+/// timeline may have chosen its number again. Every fork of ours must be one of the leader's.
+pub fn is_same_branch(ours: &[HistoryLine], leaders: &[HistoryLine]) -> bool {
+    let place = |line: &HistoryLine| (line.timeline, line.switch);
+    ours.len() <= leaders.len() && ours.iter().zip(leaders).all(|(own, theirs)| place(own) == place(theirs))
+}
+
+/// The forks behind our timeline, as far as the data directory still knows them.
+fn own_history(site: &Site, timeline: Timeline) -> Vec<HistoryLine> {
+    let path = site.wal_dir().join(format!("{:08X}.history", timeline.0));
+    std::fs::read_to_string(path).map(|text| parse_history(&text)).unwrap_or_default()
+}
+
 /// Settles [`Comparison::ForkedAt`]: a former primary is consistent only if the leader has all its WAL, the shutdown
 /// checkpoint included, and forked off right behind it. An unknown end counts as diverged.
 pub fn after_shutdown(switch: Lsn, checkpoint_end: Option<Lsn>) -> Comparison {
@@ -131,13 +144,20 @@ async fn settle(site: &Site, leader: &Upstream) -> Result<Comparison, PgError> {
     let mut connection = Replication::connect(&Target::new(&site.replication_params(leader))?, LIMIT).await?;
     let identity = connection.identify_system().await?;
     tracing::info!("primary_timeline={}", identity.timeline);
-    let history = if local.timeline < identity.timeline {
+    let history = if local.timeline <= identity.timeline && identity.timeline > Timeline(1) {
         connection.timeline_history(identity.timeline).await?
     } else {
         Vec::new()
     };
     if !history.is_empty() {
         tracing::info!("primary: history={}", excerpt(&history, local.timeline));
+    }
+    if local.timeline <= identity.timeline && !is_same_branch(&own_history(site, local.timeline), &history) {
+        tracing::warn!(
+            "the leader's timelines up to {} are not ours, although they have the same numbers",
+            local.timeline
+        );
+        return Ok(Comparison::Diverged);
     }
     Ok(match compare(&local, identity.timeline, &history) {
         Comparison::ForkedAt(switch) => {
@@ -228,6 +248,14 @@ pub async fn rewind(site: &Site, leader: &Upstream, cancel: &CancellationToken) 
         tracing::warn!("Can not use {name} for rewind: {error}");
         return Rewound::SourceLost(error.to_string());
     }
+    if let Ok(timeline) = shared_number(site, leader).await {
+        let why = format!(
+            "timeline {timeline} is another one here and on {name}; pg_rewind takes them for the same and would do \
+             nothing: reinitialize this member"
+        );
+        tracing::error!("Failed to rewind from healthy primary: {name}: {why}");
+        return Rewound::Failed(why);
+    }
     let failure = match run(site, leader, cancel).await {
         Ok(()) => return Rewound::Done,
         Err(PgError::Cancelled) => return Rewound::SourceLost("cancelled".to_owned()),
@@ -239,6 +267,17 @@ pub async fn rewind(site: &Site, leader: &Upstream, cancel: &CancellationToken) 
     }
     tracing::error!("Failed to rewind from healthy primary: {name}");
     Rewound::Failed(failure)
+}
+
+/// The timeline whose number stands for two branches, if the leader is on it and we are, too.
+async fn shared_number(site: &Site, leader: &Upstream) -> Result<Timeline, PgError> {
+    let local = local_position(site).await?;
+    let mut connection = Replication::connect(&Target::new(&site.replication_params(leader))?, LIMIT).await?;
+    let theirs = connection.identify_system().await?.timeline;
+    let unlike = theirs == local.timeline
+        && theirs > Timeline(1)
+        && !is_same_branch(&own_history(site, local.timeline), &connection.timeline_history(theirs).await?);
+    if unlike { Ok(theirs) } else { Err(PgError::Refused("the timelines have different numbers".to_owned())) }
 }
 
 async fn prepare(site: &Site, leader: &Upstream, cancel: &CancellationToken) -> Result<(), PgError> {

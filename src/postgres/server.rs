@@ -277,6 +277,11 @@ impl Postgres for Server {
         promote::pre_promote(&self.inner, cancel).await
     }
 
+    async fn leave_out_timelines(&self, taken: &[Timeline]) -> Result<(), PgError> {
+        let (wal_dir, taken) = (self.inner.site.wal_dir(), taken.to_vec());
+        blocking(move || promote::leave_out(&wal_dir, &taken)).await
+    }
+
     async fn promote(&self, limit: Duration, cancel: &CancellationToken) -> Result<bool, PgError> {
         promote::promote(&self.inner, limit, cancel).await
     }

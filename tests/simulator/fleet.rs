@@ -254,7 +254,7 @@ impl Moving {
         let archived = self.servers.iter().map(Server::timeline).max().filter(|_| self.has_archive);
         let server = &mut self.servers[who];
         server.promotes_at = None;
-        let (next, lsn) = (archived.unwrap_or(server.timeline()) + 1, server.lsn());
+        let (next, lsn) = (archived.unwrap_or(server.timeline()).max(server.left_out) + 1, server.lsn());
         server.led = Some(next);
         server.history.push((next, lsn));
         server.wal.push(number);

@@ -12,7 +12,7 @@ use pgherd::cluster::{
 };
 use pgherd::config::PostgresConfig;
 use pgherd::ha::sync::StandbyNames;
-use pgherd::postgres::rewind::{Comparison, LocalPosition, after_shutdown, compare};
+use pgherd::postgres::rewind::{Comparison, LocalPosition, after_shutdown, compare, is_same_branch};
 use pgherd::postgres::{
     Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Rewound, StartPlan, StopPlan, WantedSlot,
 };
@@ -390,6 +390,11 @@ impl Postgres for SimPostgres {
         true
     }
 
+    async fn leave_out_timelines(&self, taken: &[Timeline]) -> Result<(), PgError> {
+        self.edit(|server| server.left_out = taken.iter().map(|timeline| timeline.0).max().unwrap_or(0));
+        Ok(())
+    }
+
     async fn promote(&self, limit: Duration, cancel: &CancellationToken) -> Result<bool, PgError> {
         if cancel.is_cancelled() {
             return Err(PgError::Cancelled);
@@ -518,6 +523,10 @@ impl Postgres for SimPostgres {
         };
         if in_recovery {
             return Divergence::Unknown("the leader is in recovery".into());
+        }
+        let ours = self.edit(|server| server.history_lines());
+        if local.timeline <= timeline && !is_same_branch(&ours, &history) {
+            return Divergence::Diverged;
         }
         let comparison = match compare(&local, timeline, &history) {
             Comparison::ForkedAt(switch) => after_shutdown(switch, Some(end)),

@@ -72,6 +72,8 @@ pub(crate) struct Server {
     pub(crate) receiver: Option<Receiver>,
     pub(crate) checkpointed: bool,
     pub(crate) promotes_at: Option<Instant>,
+    /// Timelines up to this one are not begun here.
+    pub(crate) left_out: u32,
     /// What the agent's job makes of the state word.
     pub(crate) operation: Option<State>,
     pub(crate) waiting: Waiting,

@@ -2,13 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Role, Timeline};
+use crate::cluster::{Member, Role, Timeline};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step, Task};
 use crate::ha::memory::DemoteMode;
 use crate::ha::observation::{LockOutcome, Watchdog};
 use crate::ha::reason::{Line, Reason};
 use crate::ha::{requests, slots, sync};
+
+/// How many timelines may have been begun without a member that is promoted now.
+const MAX_TAKEN: u32 = 1_000;
 
 /// See the module.
 pub(in crate::ha) fn holding_lock(cx: &mut Context<'_>) -> Option<Flow> {
@@ -115,7 +118,8 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
         return Some(flow);
     }
     let limit_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
-    cx.begin(Task::Promote { limit_ms });
+    let taken = taken_timelines(cx);
+    cx.begin(Task::Promote { limit_ms, taken });
     Flow::end(promotes)
 }
 
@@ -154,6 +158,22 @@ pub(in crate::ha) fn may_lead_by_watchdog(cx: &mut Context<'_>) -> Option<Asked>
             cx.step(Step::ActivateWatchdog);
             Some(Asked::Pending)
         }
+    }
+}
+
+/// A primary that this member has not heard of may have begun a timeline already, and its data directory will come back:
+/// a second timeline of that number would be taken for the same one.
+fn taken_timelines(cx: &Context<'_>) -> Vec<Timeline> {
+    let Some(view) = cx.view() else { return Vec::new() };
+    let published = view.members.iter().chain(cx.memory.known_members.values()).filter_map(Member::timeline);
+    let highest = published.chain(view.timeline()).max();
+    let own = cx.monitor().and_then(|monitor| monitor.timeline);
+    match (own, highest) {
+        // So many were never begun while we were away: somebody wrote nonsense.
+        (Some(own), Some(highest)) if highest.0.saturating_sub(own.0) <= MAX_TAKEN => {
+            (own.0 + 1..=highest.0).map(Timeline).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -27,6 +27,15 @@ fn the_same_timeline_is_followed_and_a_newer_one_is_not() {
 }
 
 #[test]
+fn a_number_that_was_chosen_twice_is_another_timeline() {
+    let ours = [line(1, 100), line(2, 200)];
+    assert!(is_same_branch(&ours, &[line(1, 100), line(2, 200), line(3, 300)]));
+    assert!(is_same_branch(&[], &ours));
+    assert!(!is_same_branch(&ours, &[line(1, 100), line(2, 250)]));
+    assert!(!is_same_branch(&ours, &[line(1, 100)]));
+}
+
+#[test]
 fn a_standby_may_reach_the_fork_but_not_pass_it() {
     let history = [line(1, 100), line(2, 200)];
     assert_eq!(compare(&standby(2, 200), Timeline(3), &history), Comparison::Consistent);

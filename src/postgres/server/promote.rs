@@ -41,6 +41,25 @@ pub(super) async fn pre_promote(inner: &Inner, cancel: &CancellationToken) -> bo
     }
 }
 
+/// PostgreSQL takes the next number that has no history file. One without a line is no branch of any timeline, so that
+/// nothing is ever recovered along it.
+pub(super) fn leave_out(wal_dir: &Path, taken: &[Timeline]) -> Result<(), PgError> {
+    for timeline in taken {
+        let path = wal_dir.join(format!("{:08X}.history", timeline.0));
+        let failed = |source| PgError::Io { path: path.display().to_string(), source };
+        match std::fs::File::options().write(true).create_new(true).open(&path) {
+            Ok(mut file) => {
+                tracing::info!("timeline {timeline} was begun elsewhere: its number is left out");
+                std::io::Write::write_all(&mut file, b"# begun on another member\n").map_err(failed)?;
+                file.sync_all().map_err(failed)?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn promote(inner: &Arc<Inner>, limit: Duration, cancel: &CancellationToken) -> Result<bool, PgError> {
     let Named::Postmaster(postmaster) = inner.site.named() else {
         return Err(PgError::Refused("there is no running server to promote".to_owned()));
