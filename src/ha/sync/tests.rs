@@ -243,7 +243,7 @@ impl World {
             12 => self.now += 3_000,
             13 => self.fail_over(value),
             14 => self.count = 1 + value % 3,
-            15 if value % 4 == 0 => self.strict = !self.strict,
+            15 if value.is_multiple_of(4) => self.strict = !self.strict,
             15 => {
                 let quorum = self.mode == SynchronousMode::Quorum;
                 self.mode = if quorum { SynchronousMode::Priority } else { SynchronousMode::Quorum };
