@@ -63,7 +63,7 @@ async fn a_member_that_hangs_does_not_hide_the_others() {
     let said = run(&bench, "pgherdctl -c ctl.yml version demo pg1 pg9 -f json").await;
     assert!(said.stderr.contains("member pg9"), "{}", said.stderr);
     let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
-    assert_eq!(document["version"], 1);
+    assert_eq!((&document["apiVersion"], &document["kind"]), (&"pgherd/v1".into(), &"Version".into()));
     assert_eq!(document["members"][0]["postgresql"], "15.18");
     assert_eq!(said.exit, 9);
 }

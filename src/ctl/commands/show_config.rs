@@ -47,7 +47,7 @@ pub async fn run(context: &Context<'_>, args: &ShowConfigArgs) -> Result<Exit, C
     match args.format {
         DocumentFormat::Yaml => context.ui.data_raw(&yaml::block(&document))?,
         DocumentFormat::Json => {
-            context.ui.data(&ours::json(&json!({ "version": 1, "cluster": name, "config": document })))?;
+            context.ui.data(&ours::json(&ours::document("Config", json!({ "cluster": name, "config": document }))))?;
         }
     }
     Ok(Exit::Done)

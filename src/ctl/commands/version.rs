@@ -122,7 +122,6 @@ fn as_pgherdctl(args: &VersionArgs, answers: &[Answer]) -> String {
     };
     let document = || {
         let mut document = json!({
-            "version": 1,
             "pgherdctl": crate::VERSION,
             "compatible_with_patroni": crate::COMPATIBLE_VERSION,
         });
@@ -130,7 +129,7 @@ fn as_pgherdctl(args: &VersionArgs, answers: &[Answer]) -> String {
             document["cluster"] = json!(cluster);
             document["members"] = json!(members());
         }
-        document
+        ours::document("Version", document)
     };
     match args.format {
         Format::Json => ours::json(&document()),

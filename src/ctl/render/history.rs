@@ -55,7 +55,7 @@ pub fn as_pgherdctl(view: &HistoryView, format: Format, look: Look) -> String {
             })
         };
         let entries: Vec<Value> = view.lines.iter().map(entry).collect();
-        json!({ "version": 1, "cluster": view.cluster, "history": entries })
+        ours::document("History", json!({ "cluster": view.cluster, "history": entries }))
     };
     let cells = |line: &[Value; 5]| -> Vec<String> {
         let text = |(i, value): (usize, &Value)| if i == 1 { lsn(value) } else { cell_text(&Some(value.clone())) };

@@ -2,7 +2,7 @@
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Look;
 use super::grid::Column;
@@ -83,6 +83,20 @@ fn cell(mark: &Mark, styled: bool) -> comfy_table::Cell {
         Shade::Warn => cell.fg(Color::Yellow),
         Shade::Bad => cell.fg(Color::Red),
     }
+}
+
+/// The version of our documents. Within it keys are added, never taken away or given another meaning.
+const API_VERSION: &str = "pgherd/v1";
+
+/// A document: what it is, then what is in it.
+pub fn document(kind: &str, body: Value) -> Value {
+    let mut document = Map::new();
+    document.insert("apiVersion".to_owned(), API_VERSION.into());
+    document.insert("kind".to_owned(), kind.into());
+    if let Value::Object(body) = body {
+        document.extend(body);
+    }
+    Value::Object(document)
 }
 
 /// A document, indented.

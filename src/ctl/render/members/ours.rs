@@ -26,7 +26,7 @@ fn document(views: &[MembersView], is_tree: bool) -> Value {
         .iter()
         .flat_map(|view| view.parts.iter().map(move |part| cluster_document(view, part, is_tree)))
         .collect();
-    json!({ "version": 1, "clusters": clusters })
+    ours::document("ClusterList", json!({ "clusters": clusters }))
 }
 
 fn cluster_document(view: &MembersView, part: &Part, is_tree: bool) -> Value {
