@@ -51,6 +51,8 @@ pub struct State {
     pub scheduled_restart: Option<ScheduledRestart>,
     /// Our member value as last published.
     pub published: Map<String, Value>,
+    /// When the members last accepted us as the leader without the DCS; none since the DCS answered again.
+    pub failsafe_since: Option<Instant>,
     /// The primary that last told us that it leads without the DCS, and when.
     pub failsafe_ping: Option<(MemberName, Instant)>,
     /// SIGHUP or `POST /reload` came.
@@ -76,6 +78,7 @@ impl Board {
             next_cycle: Instant::now(),
             scheduled_restart: None,
             published: Map::new(),
+            failsafe_since: None,
             failsafe_ping: None,
             reload: false,
             is_watchdog_unusable: false,
@@ -114,6 +117,7 @@ impl Board {
     pub(super) fn loaded(&self, view: &Arc<ClusterView>, since_epoch: Duration) {
         let mut state = self.lock();
         state.failsafe.clone_from(&view.failsafe);
+        state.failsafe_since = None;
         state.snapshot = Some((Arc::clone(view), Instant::now()));
         state.dcs_last_seen = since_epoch.as_secs();
     }

@@ -1,12 +1,15 @@
 //! One exhaustive match over the steps of a decision. The outcome of a step goes into the observation, from which
 //! the next decision is made; nothing is decided here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, Status, SyncState, Version};
+use crate::api::FailsafePing;
+use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, MemberName, Status, SyncState, Version};
 use crate::dcs::DcsError;
 use crate::ha::{LockOutcome, Observation, Snapshot, Step};
 use crate::postgres::StopPlan;
@@ -14,6 +17,9 @@ use crate::postgres::StopPlan;
 use super::lease::Sent;
 use super::run::{Ended, Runner};
 use super::task::{Running, chain};
+
+/// Members answer a primary that cannot reach the DCS within this time, a second try included.
+const FAILSAFE_LIMIT: Duration = Duration::from_secs(4);
 
 /// A step on the local server that is carried out inside the cycle takes no longer.
 const INLINE_LIMIT: Duration = Duration::from_secs(5);
@@ -118,6 +124,9 @@ async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Ste
         }
         Step::WriteFailsafe(topology) => {
             let result = dcs.write_failsafe(topology).await;
+            if result.is_ok() {
+                runner.board.update(|state| state.failsafe = Some(topology.clone()));
+            }
             change(seen, |view| view.failsafe = Some(topology.clone()));
             result
         }
@@ -152,6 +161,13 @@ async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Ste
 async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
     let postgres = Arc::clone(&runner.ports.postgres);
     match step {
+        Step::AskFailsafe(members) => ask_failsafe(runner, seen, members).await,
+        Step::LeadByFailsafe => {
+            if let Some(sent) = runner.failsafe_asked.take() {
+                runner.entitled(sent);
+                runner.board.update(|state| state.failsafe_since = Some(Instant::now()));
+            }
+        }
         Step::AskPeers(members) => seen.done.peers = Some(runner.ports.peers.ask(members).await),
         Step::Begin(task) => {
             if runner.task.is_some() {
@@ -200,6 +216,21 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
         Step::SyncSlots { wanted, may_drop } => limited("slots", postgres.sync_slots(wanted, *may_drop)).await,
         other => rare_step(runner, seen, other).await,
     }
+}
+
+/// The answers count from before the first was asked for.
+async fn ask_failsafe(runner: &mut Runner, seen: &mut Observation, members: &BTreeMap<MemberName, String>) {
+    let position = seen.instance.monitor.as_ref().map(|monitor| monitor.position());
+    let ping = FailsafePing {
+        name: runner.node.name.clone(),
+        conn_url: runner.node.conn_url.clone(),
+        api_url: runner.node.api_url.clone(),
+        slots: position.map(|position| BTreeMap::from([(runner.node.name.to_string(), position)])),
+    };
+    // The DCS has taken its time already, and the deadline of the lease comes nearer.
+    let limit = (runner.settings.ttl / 6).min(FAILSAFE_LIMIT);
+    runner.failsafe_asked = Some(Sent::now());
+    seen.done.failsafe = Some(runner.ports.peers.tell_failsafe(members, &ping, limit).await);
 }
 
 async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::api;
-use crate::api::{Command, FailsafePing, Live, NodeFacts};
+use crate::api::{Command, FailsafePing, Live, NodeFacts, RunningAsLeader};
 use crate::cluster::{ClusterView, FailoverKey, Lsn, MemberName, PeerAnswer, Version};
 use crate::dcs::DcsError;
 use crate::ha::{Reply, RequestKind};
@@ -49,7 +49,9 @@ impl api::Node for AgentNode {
             state: state.instance.state,
             holds_lock,
             failsafe: state.failsafe.clone(),
-            is_failsafe_active: state.failsafe_ping.as_ref().is_some_and(|(_, at)| at.elapsed() < state.settings.ttl),
+            is_failsafe_active: (state.failsafe_ping.as_ref().map(|(_, at)| at).into_iter())
+                .chain(&state.failsafe_since)
+                .any(|at| at.elapsed() < state.settings.ttl),
             dynamic: Arc::clone(&state.settings),
             tags: state.node.tags.published(),
             next_cycle: state.next_cycle,
@@ -136,8 +138,14 @@ impl api::Node for AgentNode {
         self.ports.peers.ask(peers).await
     }
 
-    fn failsafe_ping(&self, ping: FailsafePing) -> Option<Lsn> {
+    fn failsafe_ping(&self, ping: FailsafePing) -> Result<Option<Lsn>, RunningAsLeader> {
+        // First the promise, then the look: the loop takes the key first and looks at promises then, so that one of
+        // the two sees the other.
         self.board.update(|state| state.failsafe_ping = Some((ping.name, Instant::now())));
-        self.board.read(|state| state.instance.monitor.as_ref().map(|monitor| monitor.position()))
+        if self.board.leads() {
+            self.board.update(|state| state.failsafe_ping = None);
+            return Err(RunningAsLeader);
+        }
+        Ok(self.board.read(|state| state.instance.monitor.as_ref().map(|monitor| monitor.position())))
     }
 }

@@ -1,10 +1,11 @@
 //! Questions to other members, over REST.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::api::Client;
+use crate::api::{Client, FailsafePing};
 use crate::cluster::{MemberName, PeerAnswer};
 
 use super::ports::Peers;
@@ -18,5 +19,31 @@ pub(super) struct RestPeers {
 impl Peers for RestPeers {
     async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
         self.client.ask_all(members).await
+    }
+
+    async fn tell_failsafe(
+        &self,
+        members: &BTreeMap<MemberName, String>,
+        ping: &FailsafePing,
+        limit: Duration,
+    ) -> BTreeMap<MemberName, Option<String>> {
+        // One lost packet must not cost a primary: half of the time is for a second try.
+        let client = self.client.with_timeout(limit / 2);
+        let told = members.iter().map(|(name, api_url)| {
+            let client = client.clone();
+            async move {
+                let answer = match client.failsafe(api_url, ping).await {
+                    Err(_) => client.failsafe(api_url, ping).await,
+                    answer => answer,
+                };
+                let refusal = match answer {
+                    Ok(Some(_)) => None,
+                    Ok(None) => Some("it refused".to_owned()),
+                    Err(error) => Some(error.to_string()),
+                };
+                (name.clone(), refusal)
+            }
+        });
+        futures::future::join_all(told).await.into_iter().collect()
     }
 }

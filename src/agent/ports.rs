@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
+use crate::api::FailsafePing;
 use crate::cluster::{MemberName, PeerAnswer};
 use crate::config::{Dynamic, PostgresConfig};
 use crate::dcs::Dcs;
@@ -18,6 +20,15 @@ use crate::postgres::Postgres;
 pub trait Peers: Send + Sync {
     /// Asks every member at once; each answer or failure is in after two seconds at most.
     async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer>;
+
+    /// Tells every member at once that we lead on without the DCS. Nothing: it accepts that; else why it does not.
+    /// Each answer or failure is in after `limit`.
+    async fn tell_failsafe(
+        &self,
+        members: &BTreeMap<MemberName, String>,
+        ping: &FailsafePing,
+        limit: Duration,
+    ) -> BTreeMap<MemberName, Option<String>>;
 }
 
 /// What a change of the dynamic configuration makes of the local one.

@@ -69,6 +69,8 @@ pub struct Runner {
     pub(super) replies: BTreeMap<u64, oneshot::Sender<Reply>>,
     pub(super) ended: Option<Ended>,
     pub(super) is_leaving: bool,
+    /// The moment before the members were last asked whether we may lead on without the DCS.
+    pub(super) failsafe_asked: Option<Sent>,
     reconfigure: Option<JoinHandle<Result<(), PgError>>>,
     config_version: Option<Version>,
     pending: Vec<Request>,
@@ -104,6 +106,7 @@ impl Runner {
             replies: BTreeMap::new(),
             ended: None,
             is_leaving: false,
+            failsafe_asked: None,
             reconfigure: None,
             config_version: None,
             pending: Vec::new(),
@@ -278,7 +281,8 @@ impl Runner {
             task: None,
             ended,
             requests: self.pending.clone(),
-            failsafe_ping: self.board.read(|state| state.failsafe_ping.clone()).map(|(name, at)| (name, self.ms(at))),
+            failsafe: self.board.read(|state| state.failsafe.clone()).unwrap_or_default(),
+            failsafe_ping: None,
             watchdog: self.watchdog.standing(&self.settings),
             is_leaving,
             done: Done::default(),
@@ -350,6 +354,7 @@ impl Runner {
     /// One decision, with the moving parts of the observation brought up to date.
     fn decide(&mut self, seen: &mut Observation) -> Decision {
         seen.now_ms = self.ms(Instant::now());
+        seen.failsafe_ping = self.board.read(|state| state.failsafe_ping.clone()).map(|(name, at)| (name, self.ms(at)));
         seen.leads_until_ms = self.lease.leads_until().map(|until| self.ms(until));
         seen.task = self.task.as_ref().map(|running| RunningTask {
             task: running.task.clone(),

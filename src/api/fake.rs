@@ -16,7 +16,7 @@ use crate::config::Dynamic;
 use crate::dcs::DcsError;
 use crate::dcs::layout::{keys_from_dump, view_from_keys};
 
-use super::node::{Command, FailsafePing, Live, Node, NodeFacts, Reply};
+use super::node::{Command, FailsafePing, Live, Node, NodeFacts, Reply, RunningAsLeader};
 
 pub(super) fn object(value: Value) -> Map<String, Value> {
     match value {
@@ -259,8 +259,11 @@ impl Node for FakeNode {
         peers.keys().map(|name| (name.clone(), known.get(name).cloned().unwrap_or_else(silent))).collect()
     }
 
-    fn failsafe_ping(&self, ping: FailsafePing) -> Option<Lsn> {
+    fn failsafe_ping(&self, ping: FailsafePing) -> Result<Option<Lsn>, RunningAsLeader> {
+        if self.facts().holds_lock {
+            return Err(RunningAsLeader);
+        }
         self.did(Done::Ping(ping.name));
-        Some(Lsn(77))
+        Ok(Some(Lsn(77)))
     }
 }

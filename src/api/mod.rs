@@ -24,6 +24,6 @@ pub mod wire;
 
 pub use access::Settings;
 pub use client::{Client, ClientError, HttpAnswer, NodeStatus};
-pub use node::{Command, FailsafePing, Live, Node, NodeFacts, Reply};
+pub use node::{Command, FailsafePing, Live, Node, NodeFacts, Reply, RunningAsLeader};
 pub use server::{Limits, Server, bind, serve};
 pub use status::{can_be_asked, cluster_answer};

@@ -58,8 +58,9 @@ pub trait Node: Send + Sync + 'static {
     async fn ask_peers(&self, peers: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer>;
 
     /// A primary without DCS says that it still leads. Called only when this node is not a running primary itself.
-    /// The last known WAL position (the higher of received and replayed) goes back.
-    fn failsafe_ping(&self, ping: FailsafePing) -> Option<Lsn>;
+    /// The last known WAL position (the higher of received and replayed) goes back. Once this has returned, the node
+    /// does not become a primary for a `ttl`.
+    fn failsafe_ping(&self, ping: FailsafePing) -> Result<Option<Lsn>, RunningAsLeader>;
 }
 
 /// What the agent knows without asking anybody.
@@ -149,6 +150,10 @@ pub enum Reply {
     /// Not done.
     Refused(String),
 }
+
+/// This node holds the leader key, or leads already: another primary must not lead on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningAsLeader;
 
 /// The body of `POST /failsafe`: a primary that cannot reach the DCS names itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::dcs::DcsError;
 use super::handover;
 use super::health::{self, Query};
 use super::metrics;
-use super::node::{Command, FailsafePing, Live, Node, NodeFacts, Reply};
+use super::node::{Command, FailsafePing, Live, Node, NodeFacts, Reply, RunningAsLeader};
 use super::requests::{Handover, RestartOrder, parse_body, parse_reinitialize, parse_restart};
 use super::status::{Picture, can_be_asked, cluster_answer};
 use super::wire::Answer;
@@ -347,12 +347,14 @@ fn failsafe_ping(node: &dyn Node, body: &Body) -> Result<Answer, Answer> {
     }
     let body = Value::Object(body.required()?);
     let ping: FailsafePing = serde_json::from_value(body).map_err(|_| Answer::error_page(StatusCode::BAD_REQUEST))?;
+    let running = Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "Running as a leader");
     if facts.role == Role::Primary && facts.state == Some(State::Running) {
-        return Err(Answer::text(StatusCode::INTERNAL_SERVER_ERROR, "Running as a leader"));
+        return Err(running);
     }
     let accepted = Answer::text(StatusCode::OK, "Accepted");
-    Ok(match node.failsafe_ping(ping) {
-        Some(lsn) => accepted.with_header("lsn", lsn.0.to_string()),
-        None => accepted,
-    })
+    match node.failsafe_ping(ping) {
+        Ok(Some(lsn)) => Ok(accepted.with_header("lsn", lsn.0.to_string())),
+        Ok(None) => Ok(accepted),
+        Err(RunningAsLeader) => Err(running),
+    }
 }

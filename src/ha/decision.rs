@@ -121,6 +121,10 @@ pub enum Step {
     Publish(Map<String, Value>),
     /// Ask these members over REST; outcome in `done.peers`.
     AskPeers(BTreeMap<MemberName, String>),
+    /// Tell these members (not ourselves) that we lead on without the DCS; outcome in `done.failsafe`.
+    AskFailsafe(BTreeMap<MemberName, String>),
+    /// All of them have accepted: lead on for one ttl, counted from before they were asked.
+    LeadByFailsafe,
     /// Begin the long task.
     Begin(Task),
     /// Cancel the long task.

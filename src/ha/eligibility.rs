@@ -86,11 +86,7 @@ fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
     if !cx.settings().failsafe_mode {
         return false;
     }
-    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
-    if let Some((name, at)) = &cx.seen.failsafe_ping
-        && cx.now().saturating_sub(*at) < ttl_ms
-    {
-        cx.info(format!("not racing: {name} leads in failsafe mode"));
+    if has_promised(cx) {
         return true;
     }
     let topology = cx.view().and_then(|view| view.failsafe.as_ref());
@@ -99,6 +95,18 @@ fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
         cx.info("not racing: the last leader did not count this node among the members (failsafe mode)");
     }
     uncounted
+}
+
+/// We have told a primary without DCS that it may lead on, and what we promised still counts. It may have asked while we
+/// took the key.
+pub(super) fn has_promised(cx: &mut Context<'_>) -> bool {
+    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
+    let Some((name, at)) = cx.seen.failsafe_ping.clone() else { return false };
+    let counts = cx.settings().failsafe_mode && cx.now().saturating_sub(at) < ttl_ms && !cx.is_primary();
+    if counts {
+        cx.info(format!("not racing: {name} leads in failsafe mode"));
+    }
+    counts
 }
 
 /// A primary that runs in an unlocked cluster just takes the key, unless the cluster has moved on without it.

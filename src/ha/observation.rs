@@ -37,6 +37,9 @@ pub struct Observation {
     pub ended: Option<EndedTask>,
     /// What operators asked this node for, oldest first.
     pub requests: Vec<Request>,
+    /// The failsafe topology as last read or written, kept while the DCS is away: members and their REST addresses.
+    #[serde(default)]
+    pub failsafe: BTreeMap<MemberName, String>,
     /// The primary that last told us, over REST, that it leads although it cannot reach the DCS, and when.
     pub failsafe_ping: Option<(MemberName, u64)>,
     /// The watchdog device.
@@ -175,6 +178,10 @@ pub struct Done {
     pub initialize: Option<bool>,
     /// The peers' answers.
     pub peers: Option<BTreeMap<MemberName, PeerAnswer>>,
+    /// What the members of the failsafe topology said to our leading on without the DCS: nothing (accepted), or why
+    /// not.
+    #[serde(default)]
+    pub failsafe: Option<BTreeMap<MemberName, Option<String>>>,
     /// Whether the standby's recovery configuration must change.
     pub follow: Option<FollowChange>,
     /// Whether we have WAL that the leader does not.

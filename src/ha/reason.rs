@@ -121,6 +121,7 @@ lines! {
     CannotBePrimaryInStandbyCluster => "cannot be a real primary in a standby cluster",
     CannotLeadStandbyClusterAsPrimary => "cannot be a real primary in standby cluster",
     ContinueFollowingOldStandbyLeader => "continue following the old known standby leader",
+    ContinueInFailsafe => "continue to run as a leader because failsafe mode is enabled and all members are accessible",
     ContinueAsPrimaryAfterFailedUpdate => "continue to run as primary after failing to update leader lock in DCS",
     ContinueAsPrimaryWithoutLock => "continue to run as primary without lock",
     DataDirWithoutSystemId => "data dir for the cluster is not empty, but system ID is invalid; consider doing reinitialize",

@@ -5,6 +5,7 @@
 
 mod commands;
 mod crash;
+mod failsafe;
 #[path = "../support/ground.rs"]
 mod ground;
 mod guard;

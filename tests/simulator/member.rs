@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pgherd::agent::{Board, Configure, Configured, Ended, Lease, Peers, Ports, Rules, Runner, Stated};
+use pgherd::api::FailsafePing;
 use pgherd::cluster::{MemberName, PeerAnswer};
 use pgherd::config::Dynamic;
 use pgherd::ha::{Decision, Memory, Node, Observation, Step};
@@ -54,6 +55,16 @@ struct SimPeers {
 
 #[async_trait]
 impl Peers for SimPeers {
+    async fn tell_failsafe(
+        &self,
+        members: &BTreeMap<MemberName, String>,
+        _ping: &FailsafePing,
+        limit: Duration,
+    ) -> BTreeMap<MemberName, Option<String>> {
+        sleep(limit).await;
+        members.keys().map(|name| (name.clone(), Some("timed out".to_owned()))).collect()
+    }
+
     async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
         let delay = {
             let mut moving = self.fleet.moving();

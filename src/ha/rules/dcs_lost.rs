@@ -19,6 +19,9 @@ pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
     if cx.is_paused() || !cx.is_alive() || !cx.is_primary() {
         return Flow::end(Line::DcsNotAccessible);
     }
+    if let Some(flow) = failsafe(cx) {
+        return Some(flow);
+    }
     if let Some(running) = &cx.seen.task
         && !matches!(running.task, Task::Stop { .. })
     {
@@ -28,6 +31,29 @@ pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
     cx.info("demoting self because DCS is not accessible and I was a leader");
     cx.demote(DemoteMode::Offline, "demotion");
     Flow::end(Line::DemotedDcsNotAccessible)
+}
+
+/// In failsafe mode a primary leads on as long as every member that could take over says that it will not. `None`: it
+/// must stop.
+fn failsafe(cx: &mut Context<'_>) -> Option<Flow> {
+    if !cx.settings().failsafe_mode || !cx.seen.failsafe.contains_key(cx.me()) {
+        return None;
+    }
+    let Some(answers) = cx.done().failsafe.clone() else {
+        let others = cx.seen.failsafe.iter().filter(|(name, _)| *name != cx.me());
+        let others = others.map(|(name, api_url)| (name.clone(), api_url.clone())).collect();
+        cx.step(Step::AskFailsafe(others));
+        return Flow::ask("the members whether we may lead on");
+    };
+    let mut refusals = answers.iter().filter_map(|(name, why)| Some((name, why.as_ref()?))).peekable();
+    if refusals.peek().is_some() {
+        for (name, why) in refusals {
+            cx.warn(format!("failsafe mode: {name} does not accept us as the leader: {why}"));
+        }
+        return None;
+    }
+    cx.step(Step::LeadByFailsafe);
+    Flow::end(Line::ContinueInFailsafe)
 }
 
 /// What could not be reached, if anything.

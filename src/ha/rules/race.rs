@@ -3,7 +3,7 @@
 use crate::cluster::Lsn;
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::Step;
-use crate::ha::eligibility::{Race, race};
+use crate::ha::eligibility::{Race, has_promised, race};
 use crate::ha::observation::LockOutcome;
 use crate::ha::reason::{Line, Reason};
 
@@ -18,6 +18,10 @@ pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
         return None;
     }
     match &cx.done().acquire {
+        Some(LockOutcome::Kept) if has_promised(cx) => {
+            cx.step(Step::ReleaseLeader(None));
+            return stand_back(cx);
+        }
         Some(LockOutcome::Kept) => return won(cx),
         Some(_) => {
             return super::following::follow(
