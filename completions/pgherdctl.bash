@@ -16,6 +16,9 @@ _pgherdctl() {
             ",$1")
                 cmd="pgherdctl"
                 ;;
+            pgherdctl,demote-cluster)
+                cmd="pgherdctl__subcmd__demote__subcmd__cluster"
+                ;;
             pgherdctl,edit-config)
                 cmd="pgherdctl__subcmd__edit__subcmd__config"
                 ;;
@@ -30,6 +33,9 @@ _pgherdctl() {
                 ;;
             pgherdctl,pause)
                 cmd="pgherdctl__subcmd__pause"
+                ;;
+            pgherdctl,promote-cluster)
+                cmd="pgherdctl__subcmd__promote__subcmd__cluster"
                 ;;
             pgherdctl,reinit)
                 cmd="pgherdctl__subcmd__reinit"
@@ -62,7 +68,7 @@ _pgherdctl() {
 
     case "${cmd}" in
         pgherdctl)
-            opts="-c -d -k -h --config-file --dcs --dcs-url --insecure --help --version edit-config failover history list pause reinit reload restart resume show-config switchover topology version"
+            opts="-c -d -k -h --config-file --dcs --dcs-url --insecure --help --version demote-cluster edit-config failover history list pause promote-cluster reinit reload restart resume show-config switchover topology version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -85,6 +91,36 @@ _pgherdctl() {
                     return 0
                     ;;
                 -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pgherdctl__subcmd__demote__subcmd__cluster)
+            opts="-h --force --host --port --restore-command --primary-slot-name --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --restore-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --primary-slot-name)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -230,6 +266,20 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pgherdctl__subcmd__promote__subcmd__cluster)
+            opts="-h --force --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

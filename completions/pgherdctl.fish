@@ -29,11 +29,13 @@ complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s d -l dcs-url -l dcs
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s k -l insecure -d 'Do not verify the certificate of the REST API'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l version -d 'Print version'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "demote-cluster" -d 'Let the cluster follow another one, from a host or an archive'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "edit-config" -d 'Edit the cluster\'s dynamic configuration'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "failover" -d 'Make a named member the leader, with or without one before'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "history" -d 'Show when the cluster changed its timeline and its leader'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "list" -d 'Show the members of a cluster'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "pause" -d 'Maintenance mode: the members leave PostgreSQL alone'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "promote-cluster" -d 'Let a cluster that follows another one stand on its own'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "reinit" -d 'Throw a replica\'s data away and clone it anew'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "reload" -d 'Let members read their configuration file again'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "restart" -d 'Restart PostgreSQL of some members, now or later'
@@ -42,6 +44,12 @@ complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "show-config" -d
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "switchover" -d 'Hand the leadership over to another member, now or later'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "topology" -d 'Show the members of a cluster as a tree'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "version" -d 'Show the version of this program, or of a cluster\'s members'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l host -d 'Address of the remote node' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l port -d 'Port of the remote node' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l restore-command -d 'Command to restore WAL records from the remote primary' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l primary-slot-name -d 'Name of the slot on the remote node to use for replication' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s s -l set -d 'Set a value: KEY.PATH=VALUE, VALUE in YAML, empty or null removes it. May be given several times' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s p -l pg -d 'Set a PostgreSQL parameter, short for -s postgresql.parameters.NAME=VALUE. May be given several times' -r
@@ -76,6 +84,8 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s h -l help -
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l wait -d 'Wait until every member knows it'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l from-leader -d 'Get basebackup from leader'

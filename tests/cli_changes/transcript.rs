@@ -168,6 +168,9 @@ pub(crate) fn fill(store: &MemoryStore, scope: &str, table: &[&str], api: impl F
         config["synchronous_mode"] = Value::Bool(true);
         put("sync", json!({"leader": leader, "sync_standby": sync.name, "quorum": 0}).to_string());
     }
+    if members.iter().any(|row| row.data["role"] == "standby_leader") {
+        config["standby_cluster"] = json!({"restore_command": "/bin/false"});
+    }
     put("config", config.to_string());
     put("status", json!({"optime": members.iter().map(|row| row.leader_at).max()}).to_string());
     if !failover.is_empty() {
@@ -191,13 +194,20 @@ fn read_row(members: &mut Vec<Row>, header: &[&str], cells: &[&str]) {
         add_tag(members.last_mut().unwrap(), cell("Tags"));
         return;
     }
-    let is_leader = cell("Role") == "Leader";
+    let is_standby = cell("Role") == "Standby Leader";
+    let is_leader = is_standby || cell("Role") == "Leader";
     let mut data = Map::new();
     let mut put = |key: &str, value: Value| drop(data.insert(key.to_owned(), value));
     put("conn_url", format!("postgres://{}/postgres", cell("Host")).into());
-    let state = if cell("State") == "streaming" { "running" } else { cell("State") };
+    let replicates = ["streaming", "in archive recovery"].contains(&cell("State"));
+    let state = if replicates { "running" } else { cell("State") };
     put("state", state.into());
-    put("role", (if is_leader { "primary" } else { "replica" }).into());
+    let role = match (is_standby, is_leader) {
+        (true, _) => "standby_leader",
+        (_, true) => "primary",
+        _ => "replica",
+    };
+    put("role", role.into());
     put("version", "4.1.5".into());
     if state != cell("State") {
         put("replication_state", cell("State").into());

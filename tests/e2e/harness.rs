@@ -132,6 +132,12 @@ impl Cluster {
         give(&path);
     }
 
+    /// A directory that the members may write.
+    pub fn make_dir(&self, name: &str) {
+        fs::create_dir_all(self.path(name)).unwrap();
+        give(&self.path(name));
+    }
+
     pub fn start_store(&mut self) {
         let data = self.path("store");
         fs::create_dir_all(&data).unwrap();

@@ -6,6 +6,7 @@
 mod commands;
 mod crash;
 mod failsafe;
+mod following;
 #[path = "../support/ground.rs"]
 mod ground;
 mod guard;
@@ -14,6 +15,7 @@ mod harness;
 mod mixed;
 mod peers;
 mod rewind;
+mod standby_cluster;
 mod stories;
 mod synchronous;
 mod watchdog;

@@ -4,11 +4,13 @@ use super::Exit;
 use super::context::Context;
 use super::error::CtlError;
 
+pub mod demote_cluster;
 pub mod edit_config;
 pub mod failover;
 pub mod history;
 pub mod list;
 pub mod pause;
+pub mod promote_cluster;
 pub mod reinit;
 pub mod reload;
 pub mod restart;
@@ -21,6 +23,8 @@ pub mod version;
 /// The commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Let the cluster follow another one, from a host or an archive
+    DemoteCluster(demote_cluster::DemoteClusterArgs),
     /// Edit the cluster's dynamic configuration
     EditConfig(edit_config::EditConfigArgs),
     /// Make a named member the leader, with or without one before
@@ -31,6 +35,8 @@ pub enum Command {
     List(list::ListArgs),
     /// Maintenance mode: the members leave PostgreSQL alone
     Pause(pause::PauseArgs),
+    /// Let a cluster that follows another one stand on its own
+    PromoteCluster(promote_cluster::PromoteClusterArgs),
     /// Throw a replica's data away and clone it anew
     Reinit(reinit::ReinitArgs),
     /// Let members read their configuration file again
@@ -52,11 +58,13 @@ pub enum Command {
 /// Runs a command.
 pub async fn run(context: &Context<'_>, command: &Command) -> Result<Exit, CtlError> {
     match command {
+        Command::DemoteCluster(args) => demote_cluster::run(context, args).await,
         Command::EditConfig(args) => edit_config::run(context, args).await,
         Command::Failover(args) => failover::run(context, args).await,
         Command::History(args) => history::run(context, args).await,
         Command::List(args) => list::run(context, args).await,
         Command::Pause(args) => pause::run(context, args).await,
+        Command::PromoteCluster(args) => promote_cluster::run(context, args).await,
         Command::Reinit(args) => reinit::run(context, args).await,
         Command::Reload(args) => reload::run(context, args).await,
         Command::Restart(args) => restart::run(context, args).await,
