@@ -4,8 +4,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// No try is given less than this, and nothing whose outcome matters is begun with less left.
+/// No try is given less than this when there is time for several.
 pub(super) const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Nothing whose outcome matters is begun with less left. The smallest budget of an operation is a second.
+pub(super) const LEAST: Duration = Duration::from_millis(300);
 
 /// One pass over the endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

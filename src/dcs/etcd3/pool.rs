@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Streaming;
 
-use super::budget::{self, SHORTEST};
+use super::budget::{self, LEAST, SHORTEST};
 use super::request::Request;
 use super::wire::{Failure, Token, Wire};
 use crate::config::Secret;
@@ -30,7 +30,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Fails when too little time is left to begin something whose outcome matters.
     pub(super) fn require_time(&self) -> Result<(), DcsError> {
-        if self.deadline.saturating_duration_since(Instant::now()) >= SHORTEST {
+        if self.deadline.saturating_duration_since(Instant::now()) >= LEAST {
             return Ok(());
         }
         Err(DcsError::unavailable(format!("{}: too little time left", self.what)))
