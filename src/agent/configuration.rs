@@ -29,6 +29,8 @@ pub(super) struct Files {
     origins: Mutex<Arc<Origins>>,
     /// The last server's configuration that could be made.
     postgres: Mutex<Option<Arc<PostgresConfig>>>,
+    /// What was found at the first reading.
+    warnings: Vec<String>,
 }
 
 impl Files {
@@ -42,11 +44,14 @@ impl Files {
             current: watch::Sender::new(Arc::new(local)),
             origins: Mutex::new(Arc::new(origins)),
             postgres: Mutex::new(None),
+            warnings,
         };
-        for warning in warnings {
-            warn!("{warning}");
-        }
         Ok(files)
+    }
+
+    /// Says what was found at the first reading: then there was no log yet.
+    pub(super) fn tell_warnings(&self) {
+        self.warnings.iter().for_each(|warning| warn!("{warning}"));
     }
 
     /// What was last read.

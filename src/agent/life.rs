@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -25,9 +23,12 @@ use super::board::Board;
 use super::configuration::Files;
 use super::gauge::Gauge;
 use super::guard;
+use super::logging::{self, Log};
 use super::node::AgentNode;
+use super::notify::Notify;
 use super::peers::RestPeers;
 use super::ports::{Configure, Ports};
+use super::reload::Reloading;
 use super::run::{Ended, Runner};
 use super::task::chain;
 use super::watchdog::Watchdog;
@@ -40,6 +41,9 @@ const PEER_LIMIT: Duration = Duration::from_secs(2);
 
 /// The answer of a namesake is awaited no longer.
 const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
+
+/// The last lines of the log are given this long to be written.
+const LOG_LIMIT: Duration = Duration::from_secs(2);
 
 /// The last callback is given this long to begin.
 const CALLBACK_LIMIT: Duration = Duration::from_secs(2);
@@ -57,40 +61,61 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
     refuse_root()?;
     tls::install_provider();
     let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let notify = Arc::new(Notify::new(&environment));
     let files = Arc::new(Files::read(path, environment).map_err(StartError)?);
-    let local = files.local();
-    super::logging::init(&local.log).map_err(|error| StartError(format!("logging cannot be started: {error}")))?;
+    let log = logging::init(&files.local().log).map_err(|error| {
+        StartError(format!("logging cannot be started: {}", files.origins().locate("log.dir", &error.to_string())))
+    })?;
     info!("pgherd {} (compatible with Patroni {})", crate::VERSION, crate::COMPATIBLE_VERSION);
+    files.tell_warnings();
+    let outcome = lead(&files, &log, &notify).await;
+    notify.stopping();
+    if let (Err(error), true) = (&outcome, log.is_in_file()) {
+        error!("{error}");
+    }
+    log.flush(LOG_LIMIT);
+    outcome
+}
 
+/// Everything between the first and the last line of the log.
+async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<ExitCode, StartError> {
+    let local = files.local();
     let leave = CancellationToken::new();
-    let signals = listen_to_signals(leave.clone())?;
-    let dcs = connect(&local, &files).await?;
+    let signals = listen_to_signals(leave.clone(), Arc::clone(notify))?;
+    let dcs = connect(&local, files).await?;
     let Some(view) = first_look(dcs.as_ref(), &leave).await? else { return Ok(ExitCode::SUCCESS) };
-    let client = peer_client(&local, PEER_LIMIT)?;
+    let peers = Arc::new(RestPeers::new(peer_client(&local).map_err(|error| StartError(chain(&error)))?));
     refuse_namesake(&local, &view).await?;
 
     let dynamic = view.config_document().cloned().unwrap_or_else(|| files.last_known_dynamic());
-    let config = PostgresConfig::build(&local, &dynamic).map_err(|error| StartError(chain(&error)))?.0;
+    let config = PostgresConfig::build(&local, &dynamic);
+    let config = config.map_err(|error| StartError(chain(&error.located(&files.origins()))))?.0;
     let server = Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()));
+    let configure =
+        Reloading { files: Arc::clone(files), log: log.clone(), notify: Arc::clone(notify), peers: Arc::clone(&peers) };
     let ports = Ports {
         dcs,
         postgres: Arc::clone(&server) as Arc<dyn Postgres>,
-        peers: Arc::new(RestPeers { client }),
-        configure: Arc::clone(&files) as Arc<dyn Configure>,
+        peers,
+        configure: Arc::new(configure) as Arc<dyn Configure>,
         clock: Arc::new(SystemClock),
     };
-    let runner = Runner::new(ports.clone(), &dynamic).dropping_repetitions(local.log.deduplicate_heartbeat_logs);
-    let watched = Arc::clone(&files);
+    let watched = Arc::clone(files);
+    let runner = Runner::new(ports.clone(), &dynamic);
     let runner = runner.watched_by(Watchdog::new(move || watched.local().watchdog.clone()));
     let board = runner.board();
     let rest = CancellationToken::new();
-    let api = serve(&files, &board, &ports, &rest).await?;
+    let gauge = Gauge::new(Arc::clone(&ports.postgres));
+    let node = AgentNode { board: Arc::clone(&board), ports, gauge, scope: local.scope.clone() };
+    let api = super::rest::serve(files, Arc::new(node), &rest).await.map_err(StartError)?;
     let deadline = watch_deadline(&runner, Arc::clone(&server))?;
-    let guard = keep_guard(&runner, &server, &files)?;
+    let guard = keep_guard(&runner, &server, files)?;
     let hooks = tokio::spawn(serve_signals(signals, Arc::clone(&board)));
+    notify.ready();
 
     let ended = runner.run(leave).await;
 
+    notify.stopping();
     server.settle_callbacks(CALLBACK_LIMIT).await;
     rest.cancel();
     hooks.abort();
@@ -143,63 +168,23 @@ async fn first_look(dcs: &dyn Dcs, leave: &CancellationToken) -> Result<Option<C
     }
 }
 
-fn peer_client(local: &LocalConfig, limit: Duration) -> Result<Client, StartError> {
+/// How other members are asked.
+pub(super) fn peer_client(local: &LocalConfig) -> Result<Client, api::ClientError> {
     // Patroni checks members' certificates only when it has one of its own to show; members must agree on this.
     let mut config = local.ctl.clone();
     config.insecure |= config.certfile.is_none();
-    Client::new(&config, limit).map_err(|error| StartError(chain(&error)))
+    Client::new(&config, PEER_LIMIT)
 }
 
 /// Two agents under one name would fight over one member key.
 async fn refuse_namesake(local: &LocalConfig, view: &ClusterView) -> Result<(), StartError> {
     let Some(url) = view.member(&local.name).and_then(|member| member.api_url()) else { return Ok(()) };
-    let client = peer_client(local, NAMESAKE_LIMIT)?;
+    let client = peer_client(local).map_err(|error| StartError(chain(&error)))?.with_timeout(NAMESAKE_LIMIT);
     if client.get(url, Some("/liveness")).await.is_err() {
         return Ok(());
     }
     let name = &local.name;
     Err(StartError(format!("Can't start; there is already a node named '{name}' running (it answers at {url})")))
-}
-
-/// The REST server, following reloads of the configuration.
-async fn serve(
-    files: &Arc<Files>,
-    board: &Arc<Board>,
-    ports: &Ports,
-    shutdown: &CancellationToken,
-) -> Result<JoinHandle<()>, StartError> {
-    let local = files.local();
-    let listener = api::bind(&local.restapi).await.map_err(|error| {
-        StartError(format!(
-            "restapi.listen: cannot listen on {}: {error}; choose another address",
-            local.restapi.listen
-        ))
-    })?;
-    let settings = api::Settings::load(&local.restapi).await.map_err(|error| StartError(chain(&error)))?;
-    let (sender, receiver) = watch::channel(Arc::new(settings));
-    let gauge = Gauge::new(Arc::clone(&ports.postgres));
-    let node = AgentNode { board: Arc::clone(board), ports: ports.clone(), gauge, scope: local.scope.clone() };
-    let server = api::serve(listener, Arc::new(node), receiver, shutdown.clone());
-    let mut followed = files.follow();
-    let stop = shutdown.clone();
-    let follow = async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = followed.changed() => if changed.is_err() { return },
-            }
-            let restapi = followed.borrow_and_update().restapi.clone();
-            match api::Settings::load(&restapi).await {
-                Ok(settings) => {
-                    sender.send_replace(Arc::new(settings));
-                }
-                Err(error) => error!("restapi: the old settings stay in force: {}", chain(&error)),
-            }
-        }
-    };
-    Ok(tokio::spawn(async move {
-        tokio::join!(server, follow);
-    }))
 }
 
 /// The thread that stops the server when the lease was not renewed in time. It does not leave it at one order, which
@@ -242,7 +227,7 @@ struct Signals {
 }
 
 /// SIGTERM and SIGINT end the agent; further ones change nothing.
-fn listen_to_signals(leave: CancellationToken) -> Result<Signals, StartError> {
+fn listen_to_signals(leave: CancellationToken, notify: Arc<Notify>) -> Result<Signals, StartError> {
     let open = |kind| signal(kind).map_err(|error| StartError(format!("signals cannot be handled: {error}")));
     let (mut terminate, mut interrupt) = (open(SignalKind::terminate())?, open(SignalKind::interrupt())?);
     let signals = Signals { reload: open(SignalKind::hangup())?, journal: open(SignalKind::user_defined1())? };
@@ -251,6 +236,7 @@ fn listen_to_signals(leave: CancellationToken) -> Result<Signals, StartError> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        notify.stopping();
         leave.cancel();
     });
     Ok(signals)

@@ -4,6 +4,7 @@ pub mod board;
 pub mod cli;
 pub mod generate;
 pub mod guard;
+pub mod init;
 pub mod lease;
 pub mod life;
 pub mod ports;
@@ -19,7 +20,10 @@ mod journal;
 mod logging;
 mod machine;
 mod node;
+mod notify;
 mod peers;
+mod reload;
+mod rest;
 mod task;
 
 pub use board::Board;

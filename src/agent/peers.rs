@@ -1,6 +1,7 @@
 //! Questions to other members, over REST.
 
 use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,13 +13,28 @@ use super::ports::Peers;
 
 /// The REST client as the port.
 pub(super) struct RestPeers {
-    pub(super) client: Client,
+    client: RwLock<Client>,
+}
+
+impl RestPeers {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client: RwLock::new(client) }
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks by another client from now on: certificates or passwords have changed.
+    pub(super) fn replace(&self, client: Client) {
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+    }
 }
 
 #[async_trait]
 impl Peers for RestPeers {
     async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
-        self.client.ask_all(members).await
+        self.client().ask_all(members).await
     }
 
     async fn tell_failsafe(
@@ -28,7 +44,7 @@ impl Peers for RestPeers {
         limit: Duration,
     ) -> BTreeMap<MemberName, Option<String>> {
         // One lost packet must not cost a primary: half of the time is for a second try.
-        let client = self.client.with_timeout(limit / 2);
+        let client = self.client().with_timeout(limit / 2);
         let told = members.iter().map(|(name, api_url)| {
             let client = client.clone();
             async move {

@@ -79,7 +79,6 @@ pub struct Runner {
     began: Instant,
     last_line: String,
     said_at: Instant,
-    drops_repetitions: bool,
     rules: Option<Rules>,
     pub(super) watchdog: Arc<Watchdog>,
 }
@@ -115,17 +114,9 @@ impl Runner {
             began: Instant::now(),
             last_line: String::new(),
             said_at: Instant::now(),
-            drops_repetitions: false,
             rules: None,
             watchdog: Arc::new(Watchdog::none()),
         }
-    }
-
-    /// Leaves out heartbeat lines that repeat (`log.deduplicate_heartbeat_logs`).
-    #[must_use]
-    pub fn dropping_repetitions(mut self, drops: bool) -> Self {
-        self.drops_repetitions = drops;
-        self
     }
 
     /// Arms this watchdog while it leads.
@@ -409,9 +400,7 @@ impl Runner {
             }
             info!(rule = decision.rule, "{line}");
             self.said_at = Instant::now();
-        } else if self.said_at.elapsed() >= self.settings.loop_wait.mul_f32(0.9)
-            && !(is_heartbeat && self.drops_repetitions)
-        {
+        } else if self.said_at.elapsed() >= self.settings.loop_wait.mul_f32(0.9) {
             // Events wake the loop more often than its period; all is well needs saying once a period.
             info!(rule = decision.rule, "{line}");
             self.said_at = Instant::now();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::config::overlay::{self, Assembled};
 use crate::config::schema::{self, Problem, Strictness};
-use crate::config::{DcsConfig, LocalConfig, Origins, PostgresConfig, yaml};
+use crate::config::{DcsConfig, Dynamic, LocalConfig, Origins, PostgresConfig, yaml};
 
 use super::cli::Cli;
 use super::configuration;
@@ -73,6 +73,9 @@ fn read_as_agent(
     }
     let dynamic = local.bootstrap.as_ref().map(|bootstrap| bootstrap.dcs.clone()).unwrap_or_default();
     let (_, more) = PostgresConfig::build(&local, &dynamic).map_err(|error| chain(&error.located(origins)))?;
+    let (_, timing) = Dynamic::from_document(&dynamic);
     let located = findings.into_iter().chain(more).map(|finding| finding.located(origins).to_string());
-    Ok(located.collect())
+    let shared =
+        timing.into_iter().map(|finding| origins.locate(&format!("bootstrap.dcs.{}", finding.path), &finding.message));
+    Ok(located.chain(shared).collect())
 }

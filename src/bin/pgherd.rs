@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
 use pgherd::agent::validate::{self, Verdict};
-use pgherd::agent::{generate, guard, life, store};
+use pgherd::agent::{generate, guard, init, life, store};
 use pgherd::demo;
 
 fn main() -> ExitCode {
@@ -32,6 +32,9 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     }
     if cli.validate_config {
         return Ok(report(&validate::validate_for(&cli), cli.print));
+    }
+    if cli.command.is_none() && !(cli.generate_config || cli.generate_sample_config) && init::is_needed() {
+        return Ok(init::run()?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if cli.generate_config || cli.generate_sample_config {

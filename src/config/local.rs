@@ -69,6 +69,8 @@ pub struct LogConfig {
     pub file_num: u32,
     /// Level per logger name.
     pub loggers: BTreeMap<String, String>,
+    /// How many lines may wait to be written; 0 is any number.
+    pub max_queue_size: usize,
     /// Drop a heartbeat line equal to the one before.
     pub deduplicate_heartbeat_logs: bool,
 }
@@ -371,6 +373,7 @@ impl LogConfig {
             file_size: count("file_size", 25_000_000),
             file_num: u32::try_from(count("file_num", 4)).unwrap_or(u32::MAX),
             loggers: section.text_map("loggers"),
+            max_queue_size: usize::try_from(count("max_queue_size", 1000)).unwrap_or(usize::MAX),
             deduplicate_heartbeat_logs: section.flag("deduplicate_heartbeat_logs", false),
         }
     }

@@ -89,10 +89,10 @@ const BROKEN: [Broken; 54] = [
         &["pg_hba.1 {'a': 'b'} is not a string", "line 17"],
     ),
     // Bounds.
-    ("{ttl: 30}", "{ttl: 19}", &["bootstrap.dcs.ttl 19 ", "at least 20", "broken.yml line 9"]),
-    ("{ttl: 30}", "{ttl: soon}", &["bootstrap.dcs.ttl soon ", "at least 20", "broken.yml line 9"]),
+    ("{ttl: 30}", "{ttl: 4}", &["bootstrap.dcs.ttl 4 ", "at least 5", "broken.yml line 9"]),
+    ("{ttl: 30}", "{ttl: soon}", &["bootstrap.dcs.ttl soon ", "at least 5", "broken.yml line 9"]),
     ("{ttl: 30}", "{loop_wait: 0}", &["bootstrap.dcs.loop_wait 0 ", "at least 1", "broken.yml line 9"]),
-    ("{ttl: 30}", "{retry_timeout: -3}", &["bootstrap.dcs.retry_timeout -3 ", "at least 3", "broken.yml line 9"]),
+    ("{ttl: 30}", "{retry_timeout: -3}", &["bootstrap.dcs.retry_timeout -3 ", "at least 1", "broken.yml line 9"]),
     (
         "{ttl: 30}",
         "{postgresql: {parameters: {max_connections: 300000}}}",

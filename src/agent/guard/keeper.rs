@@ -164,6 +164,13 @@ fn start(data_dir: &std::path::Path) -> io::Result<Child> {
     let mut command = Command::new(program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")));
     command.arg0("pgherd").arg("guard").arg("--data-dir").arg(data_dir).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    // Passwords, and the socket of whoever waits for the agent, are none of its business.
+    let consumed = std::env::vars_os().filter(|(name, _)| {
+        name.to_str().is_some_and(|name| crate::config::overlay::is_consumed(name) || name == "NOTIFY_SOCKET")
+    });
+    consumed.for_each(|(name, _)| {
+        command.env_remove(name);
+    });
     command.spawn()
 }
 

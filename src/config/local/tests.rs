@@ -160,7 +160,7 @@ fn values_out_of_bounds_are_told_and_brought_inside() {
             "log.mode '4755' is not from 0 to 511; the default is used (more.yml line 1)",
             "log.file_num '-1' is less than 0; 0 is used (more.yml line 1)",
             "watchdog.safety_margin '-7' is less than -1; -1 is used (more.yml line 3)",
-            "watchdog.guard 'maybe' is not a boolean (true or false); false is used (more.yml line 3)",
+            "watchdog.guard 'maybe' is not a boolean (true or false); true is used (more.yml line 3)",
         ]
     );
 }

@@ -160,10 +160,11 @@ const RESTAPI: &[Entry] = &[
 const BOOTSTRAP: &[Entry] =
     &[Must("dcs", Section(DYNAMIC)), May("initdb", List(&Rule::TextOrMapping)), May("method", Text)];
 
+/// The timing has the bounds of a cluster in which every member is ours; what Patroni makes of it is told as a warning.
 const DYNAMIC: &[Entry] = &[
-    May("ttl", from(20)),
+    May("ttl", from(5)),
     May("loop_wait", from(1)),
-    May("retry_timeout", from(3)),
+    May("retry_timeout", from(1)),
     May("maximum_lag_on_failover", from(0)),
     May("maximum_lag_on_syncnode", from(-1)),
     May("member_slots_ttl", SECONDS),

@@ -120,7 +120,7 @@ fn types_and_bounds() {
              \"*\", \"::1\", \"localhost\"",
         ),
         (json!({"bootstrap": {}}), "bootstrap.dcs  is not defined."),
-        (json!({"bootstrap": {"dcs": {"ttl": 5}}}), "bootstrap.dcs.ttl 5 didn't pass validation: Wrong value"),
+        (json!({"bootstrap": {"dcs": {"ttl": 4}}}), "bootstrap.dcs.ttl 4 didn't pass validation: Wrong value"),
         (
             json!({"bootstrap": {"dcs": {"synchronous_mode": "maybe"}}}),
             "bootstrap.dcs.synchronous_mode maybe didn't pass validation: invalid value for synchronous_mode",
