@@ -27,15 +27,27 @@ pub fn is_needed() -> bool {
     std::process::id() == 1
 }
 
+/// Lets signals through that whoever started us has blocked. To be called while there is one thread only.
+pub fn accept_signals() {
+    let mut signals: SigSet = PASSED_ON.into_iter().collect();
+    signals.add(Signal::SIGCHLD);
+    // It cannot fail with signals that exist; and if it did, SIGKILL is still heard.
+    let _ = signals.thread_unblock();
+}
+
 /// Starts this program again with the same arguments and looks after it. Ends with its exit code; 128 and the signal's
 /// number when it was killed.
 pub fn run() -> io::Result<ExitCode> {
     let mut signals: SigSet = PASSED_ON.into_iter().collect();
     signals.add(Signal::SIGCHLD);
-    // Blocked before the child is there, so that none is lost; the standard library starts children with none blocked.
+    // Blocked before the child is there, so that none is lost. The child inherits that, see `accept_signals`.
     signals.thread_block()?;
     let child = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).spawn()?;
     let agent = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+    // Children that this process had before it became this program announce themselves no more.
+    if let Some(code) = reap(agent) {
+        return Ok(ExitCode::from(code));
+    }
     loop {
         match signals.wait()? {
             Signal::SIGCHLD => {

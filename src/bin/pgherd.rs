@@ -36,6 +36,7 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     if cli.command.is_none() && !(cli.generate_config || cli.generate_sample_config) && init::is_needed() {
         return Ok(init::run()?);
     }
+    init::accept_signals();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if cli.generate_config || cli.generate_sample_config {
         runtime.block_on(generate::generate(&cli))?;

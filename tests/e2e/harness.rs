@@ -252,6 +252,11 @@ impl Cluster {
     }
 
     pub fn start(&mut self, i: usize) {
+        self.start_with(i, &[]);
+    }
+
+    /// Starts an agent with more variables.
+    pub fn start_with(&mut self, i: usize, environment: &[(&str, &str)]) {
         let (name, kind) = (self.members[i].name.clone(), self.members[i].kind);
         let program = match kind {
             Kind::Pgherd => self.path("pgherd"),
@@ -261,6 +266,7 @@ impl Cluster {
         let mut command = as_user(&program);
         command.arg(self.path(&format!("{name}.yml"))).current_dir(self.dir.path()).env("HOME", self.dir.path());
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.envs(environment.iter().copied());
         self.members[i].agent = Some(command.spawn().expect("the agent starts"));
     }
 
@@ -544,7 +550,7 @@ pub fn stderr(output: &Output) -> String {
 }
 
 /// A minimal HTTP exchange; `None` when there is no answer within three seconds.
-async fn http(method: &str, port: u16, path: &str, body: Option<String>) -> Option<(u16, String)> {
+pub async fn http(method: &str, port: u16, path: &str, body: Option<String>) -> Option<(u16, String)> {
     http_within(Duration::from_secs(3), method, port, path, body).await
 }
 

@@ -14,6 +14,7 @@ mod guard;
 mod harness;
 mod mixed;
 mod peers;
+mod process;
 mod rewind;
 mod standby_cluster;
 mod stories;
