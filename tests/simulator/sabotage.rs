@@ -3,7 +3,7 @@
 //! The faults live here and not in the rules: what the rules see is bent before they decide, or what they decided
 //! afterwards. So the core stays free of switches.
 
-use pgherd::cluster::{Divergence, Lsn, MemberName, PeerAnswer, Recovery, Role, SyncState};
+use pgherd::cluster::{Divergence, Lsn, PeerAnswer, Recovery, Role, SyncState};
 use pgherd::ha::sync::StandbyNames;
 use pgherd::ha::{Decision, LockOutcome, Memory, Observation, Snapshot, Step, Task, TaskOutcome, decide};
 
@@ -32,13 +32,8 @@ pub(crate) enum Sabotage {
     IgnorePause,
     /// A diverged member follows without being rewound.
     SkipRewind,
-    /// A standby stands in `/sync` before the server waits for it.
-    SyncBeforeNames,
     /// The server stops waiting for a standby before it is taken out of `/sync`.
     NamesBeforeSync,
-    /// `/sync` is written although the server's processes may not have heard of the change yet, and without asking
-    /// whether the standby has everything.
-    UnconfirmedStandby,
     /// Neither `/sync` nor the server is told before a promotion.
     UnpreparedPromotion,
     /// The key is given away before the server is stopped.
@@ -57,13 +52,13 @@ pub(crate) const TOO_SLOW: i64 = 300;
 impl Sabotage {
     /// Decides with this fault.
     pub(crate) fn decide(self, seen: &Observation, memory: &Memory) -> Decision {
-        let (mut seen, mut memory) = (seen.clone(), memory.clone());
-        self.bend_sight(&mut seen, &mut memory);
-        let decision = decide(&seen, &memory);
+        let mut seen = seen.clone();
+        self.bend_sight(&mut seen);
+        let decision = decide(&seen, memory);
         self.bend_deeds(&seen, decision)
     }
 
-    fn bend_sight(self, seen: &mut Observation, memory: &mut Memory) {
+    fn bend_sight(self, seen: &mut Observation) {
         match self {
             Self::IgnoreNofailover => drop(seen.node.tags.0.shift_remove("nofailover")),
             Self::IgnorePause => seen.settings.pause = false,
@@ -76,13 +71,6 @@ impl Sabotage {
                         *position = Lsn(1);
                     }
                 }
-            }
-            Self::UnconfirmedStandby => {
-                memory.is_sync_settled = true;
-                memory.sync_names_since_ms = 0;
-                memory.sync_confirmed_from = Lsn::ZERO;
-                let names = memory.known_members.keys().map(|name| name.to_lowercase());
-                memory.sync_ready = names.collect();
             }
             Self::IgnoreSync | Self::IgnoreVotes => {
                 if let Snapshot::Read(view) = &mut seen.view
@@ -113,7 +101,6 @@ impl Sabotage {
                 promotion.steps.push(Step::AcquireLeader);
                 return promotion;
             }
-            Self::SyncBeforeNames => sync_before_names(seen, &mut decision),
             Self::NamesBeforeSync => names_before_sync(seen, &mut decision),
             Self::UnpreparedPromotion => unprepared(seen, &mut decision),
             Self::ReleaseEarly => {
@@ -151,28 +138,6 @@ impl Sabotage {
 
 fn has(decision: &Decision, wanted: impl Fn(&Step) -> bool) -> bool {
     decision.steps.iter().any(wanted)
-}
-
-fn members(names: &StandbyNames) -> Vec<MemberName> {
-    names.names.iter().map(|name| name.as_str().into()).collect()
-}
-
-fn sync_before_names(seen: &Observation, decision: &mut Decision) {
-    let Some(view) = seen.view().filter(|_| seen.instance.is_primary() == Some(true)) else { return };
-    let set = decision.steps.iter().enumerate().find_map(|(at, step)| match step {
-        Step::SetSyncNames(Some(text)) => Some((at, StandbyNames::parse(text))),
-        _ => None,
-    });
-    if let Some((at, wanted)) = set.filter(|_| view.sync.is_leader(&seen.node.name)) {
-        let quorum = if wanted.is_quorum { wanted.names.len() - wanted.number.min(wanted.names.len()) } else { 0 };
-        let state = SyncState {
-            leader: Some(seen.node.name.clone()),
-            voters: members(&wanted),
-            quorum: u32::try_from(quorum).unwrap(),
-            version: None,
-        };
-        decision.steps.insert(at, Step::WriteSync { state, expected: view.sync.version });
-    }
 }
 
 fn names_before_sync(seen: &Observation, decision: &mut Decision) {

@@ -13,10 +13,9 @@ const SEEDS: Range<u64> = 0..2_000;
 
 /// Seeds that have found something once, whatever the range is.
 const KNOWN: &[u64] = &[
-    // A timeline made twice.
-    62, 250, 271, 622, 833, 1391, // A switchover that nobody, or somebody without the votes, took.
-    144, 862, 863, 1616, // A checkpoint that was waited for in vain.
-    308, 369,
+    62, 250, 271, 622, 833, 1391, // a timeline made twice
+    144, 862, 863, 1616, // a switchover that nobody took, or somebody without the votes
+    308, 369, // a rewind that waited for a checkpoint in vain
 ];
 
 fn number(text: &str) -> u64 {
@@ -100,24 +99,22 @@ mod faults {
     use super::*;
 
     faults! {
-        no_deadline NoDeadline [];
-        no_guard NoGuard [];
-        slow_clocks SlowClocks [];
-        no_renewal NoRenewal [];
-        promote_before_swap PromoteBeforeSwap [];
+        no_deadline NoDeadline [25];
+        no_guard NoGuard [25];
+        slow_clocks SlowClocks [25];
+        no_renewal NoRenewal [91];
+        promote_before_swap PromoteBeforeSwap [2];
         ignore_sync IgnoreSync [94];
         ignore_votes IgnoreVotes [];
         ignore_positions IgnorePositions [56];
         ignore_nofailover IgnoreNofailover [43];
         ignore_pause IgnorePause [8];
-        skip_rewind SkipRewind [];
-        sync_before_names SyncBeforeNames [];
-        names_before_sync NamesBeforeSync [];
-        unconfirmed_standby UnconfirmedStandby [];
-        unprepared_promotion UnpreparedPromotion [];
-        release_early ReleaseEarly [];
-        start_as_primary StartAsPrimary [];
+        skip_rewind SkipRewind [8];
+        names_before_sync NamesBeforeSync [203];
+        unprepared_promotion UnpreparedPromotion [4];
+        release_early ReleaseEarly [32];
+        start_as_primary StartAsPrimary [91];
         remove_on_failed_start RemoveOnFailedStart [];
-        no_demotion NoDemotion [];
+        no_demotion NoDemotion [42];
     }
 }
