@@ -154,3 +154,17 @@ async fn nothing_waits_for_the_next_turn_of_the_loop() {
     world.members[standby].terminate();
     world.until("handover", seconds(5), |world| world.writable().is_some_and(|now| now != standby)).await.unwrap();
 }
+
+/// Failing starts are rare by lot; here one is certain.
+#[tokio::test(start_paused = true)]
+async fn data_thrown_away_after_a_failed_start_is_found_out() {
+    let sabotage = Some(sabotage::Sabotage::RemoveOnFailedStart);
+    let plan = Plan { locals: plain(3), drift: vec![0; 3], config: settings(), sabotage };
+    let mut world = World::new(plan, &mut Chance::new(1));
+    world.until("bootstrap", MINUTE, World::is_healthy).await.unwrap();
+    let standby = (world.leader().unwrap() + 1) % 3;
+    world.fleet.moving().failing_starts[standby] = 1;
+    world.fleet.kill(standby);
+    let failure = world.pass(MINUTE).await.unwrap_err();
+    assert!(failure.what.contains("thrown away unasked"), "{failure:?}");
+}

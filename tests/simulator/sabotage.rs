@@ -22,8 +22,6 @@ pub(crate) enum Sabotage {
     PromoteBeforeSwap,
     /// Elections do not look at `/sync`.
     IgnoreSync,
-    /// Elections do not count votes.
-    IgnoreVotes,
     /// Elections do not compare positions.
     IgnorePositions,
     /// The tag `nofailover` is not looked at.
@@ -72,15 +70,11 @@ impl Sabotage {
                     }
                 }
             }
-            Self::IgnoreSync | Self::IgnoreVotes => {
+            Self::IgnoreSync => {
                 if let Snapshot::Read(view) = &mut seen.view
                     && view.leader.is_none()
                 {
-                    if self == Self::IgnoreSync {
-                        view.sync = SyncState::default();
-                    } else {
-                        view.sync.quorum = 0;
-                    }
+                    view.sync = SyncState::default();
                 }
             }
             _ => {}

@@ -105,7 +105,6 @@ mod faults {
         no_renewal NoRenewal [91];
         promote_before_swap PromoteBeforeSwap [2];
         ignore_sync IgnoreSync [94];
-        ignore_votes IgnoreVotes [];
         ignore_positions IgnorePositions [56];
         ignore_nofailover IgnoreNofailover [43];
         ignore_pause IgnorePause [8];
@@ -114,7 +113,6 @@ mod faults {
         unprepared_promotion UnpreparedPromotion [4];
         release_early ReleaseEarly [32];
         start_as_primary StartAsPrimary [91];
-        remove_on_failed_start RemoveOnFailedStart [];
         no_demotion NoDemotion [42];
     }
 }
