@@ -19,7 +19,6 @@ use async_trait::async_trait;
 use etcd_client::proto::{PbLeaseGrantRequest, PbLeaseKeepAliveRequest, PbPutResponse, PbTxnRequest, PbTxnResponse};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::layout::{KeyValue, Layout, session, write};
@@ -84,8 +83,7 @@ impl Etcd3 {
     }
 
     fn plan(&self, what: &'static str, is_repeatable: bool) -> Plan {
-        let deadline = Instant::now() + self.timing.borrow().retry_timeout;
-        Plan { what, deadline, is_repeatable }
+        Plan::new(what, self.timing.borrow().retry_timeout, is_repeatable)
     }
 
     async fn ask<R: Request>(&self, request: &R, plan: &Plan) -> Result<Answered<R::Answer>, DcsError> {

@@ -131,7 +131,7 @@ async fn leader_of(cluster: &Cluster) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_stops_a_primary_before_another_one_is_promoted() {
-    let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(6)).await;
+    let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
 
     // The agent is suspended.
     let leader = leader_of(&cluster).await;
@@ -167,7 +167,7 @@ async fn guard_stops_a_primary_before_another_one_is_promoted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
-    let cluster = Cluster::healthy(Store::Etcd, &OURS, settings(6)).await;
+    let cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
     let leader = leader_of(&cluster).await;
     let loyal = Loyal::start(&cluster, leader).await;
     let mut all = family(cluster.postmaster(leader).unwrap());
@@ -214,7 +214,7 @@ async fn patroni_keeps_its_limits(cluster: &Cluster) {
         cluster.wait_log(i, "held to Patroni's limits", LONG).await;
     }
     etcdctl(cluster, &["del", &member]);
-    while leader_ttl(cluster) != 6 {
+    while leader_ttl(cluster) != 5 {
         assert!(Instant::now() < give_up, "{}", cluster.dump());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

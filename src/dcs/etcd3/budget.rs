@@ -4,11 +4,14 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
-/// No try is given less than this when there is time for several.
+/// No try needs more than this.
 pub(super) const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Nothing whose outcome matters is begun with less left. The smallest budget of an operation is a second.
-pub(super) const LEAST: Duration = Duration::from_millis(300);
+/// No try of an operation that may take so long is given less than this, and nothing whose outcome matters is begun
+/// with less left: a second, as with Patroni, or less where it would have no time for a second try.
+pub(super) fn least(whole: Duration) -> Duration {
+    SHORTEST.min(whole / 3)
+}
 
 /// One pass over the endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +24,18 @@ pub(super) struct Round {
     pub(super) per_try: Duration,
 }
 
-/// Shares `remaining` out over so many endpoints that each try gets a second, as Patroni does: three tries on a lone
+/// Shares `remaining` out over so many endpoints that each try gets the least, as Patroni does: three tries on a lone
 /// endpoint, two on each of two, one on each of more.
-pub(super) fn round(remaining: Duration, endpoints: usize) -> Round {
-    let seconds = usize::try_from(remaining.as_secs()).unwrap_or(usize::MAX);
-    let endpoints = endpoints.min(seconds).max(1);
+pub(super) fn round(remaining: Duration, endpoints: usize, least: Duration) -> Round {
+    let most = remaining.as_nanos() / least.as_nanos().max(1);
+    let endpoints = endpoints.min(usize::try_from(most).unwrap_or(usize::MAX)).max(1);
     let share = remaining / u32::try_from(endpoints).unwrap_or(u32::MAX);
     let wanted = match endpoints {
         1 => 3,
         2 => 2,
         _ => 1,
     };
-    let tries = (1..=wanted).rev().find(|tries| share / *tries >= SHORTEST).unwrap_or(1);
+    let tries = (1..=wanted).rev().find(|tries| share / *tries >= least).unwrap_or(1);
     Round { endpoints, tries, per_try: share / tries }
 }
 
@@ -50,7 +53,7 @@ mod tests {
     use super::*;
 
     fn rounds(seconds: u64, endpoints: usize) -> (usize, u32, u128) {
-        let round = round(Duration::from_secs(seconds), endpoints);
+        let round = round(Duration::from_secs(seconds), endpoints, SHORTEST);
         (round.endpoints, round.tries, round.per_try.as_millis())
     }
 
@@ -63,6 +66,17 @@ mod tests {
         assert_eq!(rounds(3, 2), (2, 1, 1500));
         assert_eq!(rounds(2, 1), (1, 2, 1000));
         assert_eq!(rounds(0, 0), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_short_operation_has_shorter_tries() {
+        assert_eq!(least(Duration::from_secs(3)), SHORTEST);
+        let short = least(Duration::from_secs(1));
+        assert_eq!(short.as_millis(), 333);
+        let a_little_later = Duration::from_millis(990);
+        assert!(a_little_later > short, "the second request of an operation is begun");
+        let shared = round(a_little_later, 3, short);
+        assert_eq!((shared.endpoints, shared.tries, shared.per_try.as_millis()), (2, 1, 495));
     }
 
     #[test]

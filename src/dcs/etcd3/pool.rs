@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Streaming;
 
-use super::budget::{self, LEAST, SHORTEST};
+use super::budget::{self, SHORTEST};
 use super::request::Request;
 use super::wire::{Failure, Token, Wire};
 use crate::config::Secret;
@@ -25,12 +25,19 @@ pub(super) struct Plan {
     pub(super) deadline: Instant,
     /// Whether a request that may have been carried out may be sent again.
     pub(super) is_repeatable: bool,
+    /// The least time for one try.
+    pub(super) least: Duration,
 }
 
 impl Plan {
+    /// An operation that begins now and may take so long.
+    pub(super) fn new(what: &'static str, whole: Duration, is_repeatable: bool) -> Self {
+        Self { what, deadline: Instant::now() + whole, is_repeatable, least: budget::least(whole) }
+    }
+
     /// Fails when too little time is left to begin something whose outcome matters.
     pub(super) fn require_time(&self) -> Result<(), DcsError> {
-        if self.deadline.saturating_duration_since(Instant::now()) >= LEAST {
+        if self.deadline.saturating_duration_since(Instant::now()) >= self.least {
             return Ok(());
         }
         Err(DcsError::unavailable(format!("{}: too little time left", self.what)))
@@ -138,7 +145,8 @@ impl Pool {
 
     async fn round<R: Request>(&self, request: &R, plan: &Plan, is_ambiguous: &mut bool) -> Turn<R::Answer> {
         let urls = self.order();
-        let shares = budget::round(plan.deadline.saturating_duration_since(Instant::now()), urls.len());
+        let left = plan.deadline.saturating_duration_since(Instant::now());
+        let shares = budget::round(left, urls.len(), plan.least);
         let mut last = (self.state().current.clone(), Failure::NotConnected("no time left".to_owned()));
         for url in urls.into_iter().take(shares.endpoints) {
             for _ in 0..shares.tries {
@@ -312,7 +320,7 @@ impl Pool {
         if !self.access.is_discovering {
             return;
         }
-        let plan = Plan { what: "reading the member list", deadline, is_repeatable: false };
+        let plan = Plan::new("reading the member list", deadline.saturating_duration_since(Instant::now()), false);
         let answer = match self.ask(&PbMemberListRequest { linearizable: false }, &plan).await {
             Ok(answered) => answered.answer,
             Err(failed) => return tracing::debug!(?failed, "the servers' addresses stay as they were"),

@@ -63,7 +63,7 @@ impl Watcher {
     async fn follow(&mut self) -> bool {
         let mut moved = self.pool.moved();
         let prefix = self.layout.read_prefix();
-        let plan = Plan { what: "reading the cluster", deadline: self.deadline(), is_repeatable: false };
+        let plan = Plan::new("reading the cluster", self.timing().retry_timeout, false);
         let range = match self.pool.ask(&read_prefix(&prefix, true), &plan).await {
             Ok(answered) => answered.answer,
             Err(failed) => {
