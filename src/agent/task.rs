@@ -1,5 +1,6 @@
 //! The one long task: what the loop starts and never waits for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub(super) struct Running {
     pub(super) since: Instant,
     pub(super) cancel: CancellationToken,
     progress: Arc<Mutex<Option<StopProgress>>>,
+    has_ended: Arc<AtomicBool>,
     handle: JoinHandle<TaskOutcome>,
 }
 
@@ -26,15 +28,19 @@ impl Running {
     pub(super) fn begin(task: Task, postgres: Arc<dyn Postgres>, wake: Arc<tokio::sync::Notify>) -> Self {
         let cancel = CancellationToken::new();
         let progress = Arc::new(Mutex::new(None));
+        let has_ended = Arc::new(AtomicBool::new(false));
         let handle = {
             let (task, cancel, progress) = (task.clone(), cancel.clone(), Arc::clone(&progress));
+            let has_ended = Arc::clone(&has_ended);
             tokio::spawn(async move {
                 let outcome = with_progress(&task, postgres.as_ref(), &cancel, &progress, &wake).await;
+                // Before the call: whoever is woken looks at once, and nobody calls again.
+                has_ended.store(true, Ordering::Release);
                 wake.notify_one();
                 outcome
             })
         };
-        Self { task, since: Instant::now(), cancel, progress, handle }
+        Self { task, since: Instant::now(), cancel, progress, has_ended, handle }
     }
 
     /// How far a stop has come.
@@ -44,7 +50,7 @@ impl Running {
 
     /// Whether it has ended.
     pub(super) fn is_finished(&self) -> bool {
-        self.handle.is_finished()
+        self.has_ended.load(Ordering::Acquire) || self.handle.is_finished()
     }
 
     /// Its outcome; waits for the end.
@@ -185,4 +191,29 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PostgresConfig;
+    use crate::postgres::Server;
+    use crate::postgres::conf::parameters::tests::config;
+
+    /// The loop looks once when it is woken; a task that still seemed to run then would be noticed a whole period late.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_task_has_ended_when_it_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = directory.path().display().to_string();
+        let config = PostgresConfig { data_dir, ..config(&[]) };
+        let server: Arc<dyn Postgres> = Arc::new(Server::new(Arc::new(config), None));
+        for _ in 0..300 {
+            let wake = Arc::new(tokio::sync::Notify::new());
+            let task = Task::Stop { action: "x".into(), mode: StopMode::Fast, checkpoint: false, timeout_ms: None };
+            let running = Running::begin(task, Arc::clone(&server), Arc::clone(&wake));
+            wake.notified().await;
+            assert!(running.is_finished());
+            assert_eq!(running.outcome().await, TaskOutcome::Done);
+        }
+    }
 }
