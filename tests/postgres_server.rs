@@ -15,7 +15,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pgherd::cluster::{DataDir, FollowChange, Lsn, Role, State, StopMode, StopProgress, Timeline};
 use pgherd::postgres::process::Postmaster;
-use pgherd::postgres::{Look, PgError, Postgres, Recovery, StartPlan, Started, StopPlan, WantedSlot, process_tree};
+use pgherd::postgres::{
+    Look, PgError, Postgres, Recovery, SlotSync, StartPlan, Started, StopPlan, WantedSlot, process_tree,
+};
 use rig::{DEADLINE, Node, everything, never};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -194,8 +196,8 @@ fn a_standby_follows_and_is_promoted() {
         b.configure(true, |_| {}).await;
         assert!(!b.read("postgresql.conf").contains("primary_conninfo"));
 
-        let wanted = [WantedSlot { name: "c".into(), logical: None, advance_to: None, expected_active: None }];
-        b.server.sync_slots(&wanted, true).await.unwrap();
+        let wanted = vec![WantedSlot { name: "c".into(), ..WantedSlot::default() }];
+        b.server.sync_slots(&SlotSync { wanted, may_drop: true, is_led: true }).await.unwrap();
         assert_eq!(b.monitor().await.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["c"]);
     });
 }

@@ -213,7 +213,11 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             limited("synchronous_standby_names", postgres.set_synchronous_standby_names(names.as_deref())).await;
         }
         Step::ResumeReplay => limited("resuming WAL replay", postgres.resume_replay()).await,
-        Step::SyncSlots { wanted, may_drop } => limited("slots", postgres.sync_slots(wanted, *may_drop)).await,
+        Step::SyncSlots(sync) => limited("slots", postgres.sync_slots(sync)).await,
+        Step::TendSlots(tending) => postgres.tend_slots(tending),
+        Step::ForceFeedback(on) => {
+            limited("hot_standby_feedback", postgres.force_hot_standby_feedback(*on)).await;
+        }
         other => rare_step(runner, seen, other).await,
     }
 }

@@ -299,13 +299,8 @@ impl Runner {
 
     /// Reads the DCS and looks at the server, side by side.
     async fn observe(&mut self) -> (Snapshot, InstanceState) {
-        let needs_slots = !self.settings.member_slots_ttl.is_zero() || !self.settings.slots.is_empty();
-        let look = Look {
-            slots: needs_slots,
-            senders: self.settings.is_synchronous(),
-            standby_timeline: true,
-            budget: LOOK_BUDGET,
-        };
+        let look =
+            Look { slots: true, senders: self.settings.is_synchronous(), standby_timeline: true, budget: LOOK_BUDGET };
         let load = tokio::time::timeout(self.settings.retry_timeout, self.ports.dcs.load());
         let (loaded, instance) = tokio::join!(load, self.ports.postgres.look(&look));
         let loaded = loaded.unwrap_or_else(|_| {

@@ -127,6 +127,7 @@ async fn execute(
             }
             TaskOutcome::Rewound(postgres.rewind(leader, cancel).await)
         }
+        Task::CopySlots { leader, slots } => copied(postgres.copy_slots(leader, slots, cancel).await),
         Task::CrashRecovery => done(postgres.crash_recovery(cancel).await),
         Task::ArchiveLast => done(postgres.archive_last_segment(cancel).await),
     }
@@ -163,6 +164,14 @@ fn start_plan(recovery: &crate::cluster::Recovery, role: crate::cluster::Role, t
 fn done(result: Result<(), PgError>) -> TaskOutcome {
     match result {
         Ok(()) => TaskOutcome::Done,
+        Err(error) => failed(error),
+    }
+}
+
+fn copied(result: Result<Option<crate::cluster::Started>, PgError>) -> TaskOutcome {
+    match result {
+        Ok(Some(how)) => TaskOutcome::Started(how),
+        Ok(None) => TaskOutcome::Done,
         Err(error) => failed(error),
     }
 }

@@ -1,6 +1,6 @@
 //! What a node knows of its own PostgreSQL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,12 +77,28 @@ pub struct SlotState {
     pub wal_status: Option<String>,
     /// Somebody streams from it.
     pub is_active: bool,
+    /// A logical slot that standbys keep in step by themselves (PostgreSQL 17+).
+    #[serde(default)]
+    pub is_failover: bool,
+    /// Such a slot on a standby that does.
+    #[serde(default)]
+    pub is_synced: bool,
 }
 
 impl SlotState {
     /// Logical rather than physical.
     pub fn is_logical(&self) -> bool {
         self.plugin.is_some()
+    }
+
+    /// A logical slot that is ours to look after, not PostgreSQL's own.
+    pub fn is_our_logical(&self) -> bool {
+        self.is_logical() && !self.is_failover && !self.is_synced
+    }
+
+    /// The WAL it needs is gone.
+    pub fn is_lost(&self) -> bool {
+        self.wal_status.as_deref() == Some("lost")
     }
 
     /// The position that `/status` publishes.
@@ -203,6 +219,12 @@ pub struct InstanceState {
     pub pending_restart: BTreeMap<String, PendingValue>,
     /// `use_pg_rewind` is on, the program works, and the data directory allows it.
     pub can_rewind: bool,
+    /// Logical slots of a standby that are not known to be safe after a failover.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unready_slots: BTreeSet<String>,
+    /// Logical slots of a standby that could not be moved forward and have to be copied again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub broken_slots: BTreeSet<String>,
 }
 
 impl InstanceState {

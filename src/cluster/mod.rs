@@ -13,6 +13,7 @@ pub mod peer;
 pub mod requests;
 pub mod role;
 pub mod server;
+pub mod slots;
 pub mod status;
 pub mod sync_state;
 pub mod tags;
@@ -27,7 +28,10 @@ pub use names::{MemberName, SystemId};
 pub use peer::PeerAnswer;
 pub use requests::{FailoverKey, ReinitRequest, RestartRequest, ScheduledRestart};
 pub use role::{Role, State};
-pub use server::{Callback, Divergence, FollowChange, Recovery, Rewound, Started, StopMode, StopProgress, WantedSlot};
+pub use server::{
+    Callback, Divergence, FollowChange, Recovery, Rewound, SlotSync, Started, StopMode, StopProgress, WantedSlot,
+};
+pub use slots::{SlotAdvance, SlotTending};
 pub use status::Status;
 pub use sync_state::SyncState;
 pub use tags::Tags;

@@ -103,7 +103,7 @@ pub enum Callback {
 }
 
 /// A physical or logical slot that should exist here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WantedSlot {
     /// Its name.
     pub name: String,
@@ -113,4 +113,18 @@ pub struct WantedSlot {
     pub advance_to: Option<Lsn>,
     /// Somebody is expected to stream from it; unknown when `None`.
     pub expected_active: Option<bool>,
+    /// Not ours to touch: it stays exactly as it is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_ignored: bool,
+}
+
+/// An order to bring the slots here to what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSync {
+    /// What should exist.
+    pub wanted: Vec<WantedSlot>,
+    /// Whether others may be dropped.
+    pub may_drop: bool,
+    /// Another node leads.
+    pub is_led: bool,
 }

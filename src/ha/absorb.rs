@@ -164,6 +164,7 @@ fn task_ended(cx: &mut Context<'_>, ended: &EndedTask) {
         Task::Stop { .. } => stop_ended(cx, ended),
         Task::Promote { .. } => promote_ended(cx, &ended.outcome),
         Task::Rewind { .. } => rewind_ended(cx, &ended.outcome),
+        Task::CopySlots { .. } => slots_copied(cx, &ended.outcome),
         Task::CrashRecovery | Task::ArchiveLast => {}
     }
 }
@@ -257,6 +258,15 @@ fn promote_ended(cx: &mut Context<'_>, outcome: &TaskOutcome) {
         }
         TaskOutcome::PrePromoteFailed => cx.memory.pre_promote_failed_ms = Some(cx.now()),
         _ => {}
+    }
+}
+
+/// Copying is not tried again at once, whatever came of it: a slot that could not be copied stays missing.
+fn slots_copied(cx: &mut Context<'_>, outcome: &TaskOutcome) {
+    let pace = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
+    cx.memory.slot_copy_hold_ms = Some(cx.now().saturating_add(pace));
+    if matches!(outcome, TaskOutcome::Started(_)) {
+        cx.memory.pending_callback = Some(Callback::OnRestart);
     }
 }
 

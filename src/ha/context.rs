@@ -307,13 +307,15 @@ impl<'a> Context<'a> {
 
     /// Adds what every cycle ends with and closes the decision.
     pub(super) fn finish(mut self, rule: u16, flow: Flow) -> Decision {
-        let (reason, again) = match flow {
+        let (mut reason, again) = match flow {
             Flow::End(reason) => (reason, false),
             Flow::Ask(reason) => (reason, true),
         };
         let is_dcs_lost = self.view().is_none() || rule == super::rules::DCS_LOST;
         if !again && !is_dcs_lost {
-            slots::order(&mut self);
+            if let Some(copying) = slots::order(&mut self) {
+                reason = copying;
+            }
             self.memory.previous_position = self.position();
             self.memory.was_paused = self.is_paused();
             let value = publish::member_value(self.seen, &self.memory);

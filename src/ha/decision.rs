@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
-    Callback, LeaderKey, MemberName, Recovery, Role, Status, StopMode, SyncState, Timeline, Upstream, Version,
-    WantedSlot,
+    Callback, LeaderKey, MemberName, Recovery, Role, SlotSync, SlotTending, Status, StopMode, SyncState, Timeline,
+    Upstream, Version, WantedSlot,
 };
 
 use super::memory::Memory;
@@ -142,12 +142,11 @@ pub enum Step {
     /// Resume paused WAL replay.
     ResumeReplay,
     /// Make the slots as wanted.
-    SyncSlots {
-        /// What should exist.
-        wanted: Vec<WantedSlot>,
-        /// Whether others may be dropped.
-        may_drop: bool,
-    },
+    SyncSlots(SlotSync),
+    /// Move copies of logical slots forward, and find out whether they are safe; beside everything else.
+    TendSlots(SlotTending),
+    /// Tell the primary what our queries and copied slots still need, whatever is configured; or no longer.
+    ForceFeedback(bool),
     /// Run a checkpoint beside everything else; its end wakes the loop.
     Checkpoint,
     /// Call the operator's script.
@@ -254,6 +253,13 @@ pub enum Task {
     },
     /// Recover in single-user mode.
     CrashRecovery,
+    /// Copy logical slots, which takes a restart.
+    CopySlots {
+        /// From this leader.
+        leader: Upstream,
+        /// These.
+        slots: Vec<WantedSlot>,
+    },
     /// Put the segment with the shutdown checkpoint of the stopped server into the archive.
     ArchiveLast,
 }
@@ -272,6 +278,7 @@ impl Task {
                 let name = leader.member.as_ref().map_or("the remote primary", |name| name.as_str());
                 format!("running pg_rewind from {name}")
             }
+            Self::CopySlots { .. } => "copy_logical_slots".into(),
             Self::CrashRecovery => "doing crash recovery in a single user mode".into(),
             Self::ArchiveLast => "archiving the last WAL segment".into(),
         }

@@ -89,6 +89,15 @@ pub struct Memory {
     pub restart_reply: Option<u64>,
     /// Slots of absent members: when each was last seen in use, monotonic.
     pub slots_last_seen_ms: BTreeMap<String, u64>,
+    /// Slots ordered here that did not exist at the last look: what is ordered for the first time is looked after soon.
+    #[serde(default)]
+    pub slots_ordered: BTreeSet<String>,
+    /// Logical slots are not copied before this moment.
+    #[serde(default)]
+    pub slot_copy_hold_ms: Option<u64>,
+    /// Whether `hot_standby_feedback` was last forced; `None`: nothing was ordered yet.
+    #[serde(default)]
+    pub is_feedback_forced: Option<bool>,
     /// The configuration of the follower was compared for this leader already.
     pub previous_position: Option<Lsn>,
     /// When the race back-off began.

@@ -66,6 +66,11 @@ pub enum Reason {
         /// The operating system's words.
         error: String,
     },
+    /// A standby copies slots.
+    CopyingSlots {
+        /// Their names.
+        names: Vec<String>,
+    },
     /// A rewind begins.
     Rewinding {
         /// From this leader.
@@ -220,6 +225,10 @@ impl fmt::Display for Reason {
             }
             Self::TryingToClone { from } => write!(f, "trying to bootstrap {from}"),
             Self::DataDirInaccessible { error } => write!(f, "data directory is not accessible: {error}"),
+            Self::CopyingSlots { names } => {
+                let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+                write!(f, "Copying logical slots [{}] from the primary", quoted.join(", "))
+            }
             Self::Rewinding { leader } => write!(f, "running pg_rewind from {leader}"),
             Self::WaitingForCheckpoint { leader } => write!(f, "waiting for checkpoint on {leader} before rewind"),
             Self::RaceBackoff { me, seconds_left } => write!(

@@ -13,6 +13,7 @@ use crate::cluster::{
 use crate::config::Dynamic;
 
 mod following;
+mod slots;
 mod standby;
 
 const SYSTEM_ID: &str = "7710267184385916675";

@@ -39,9 +39,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::cluster::server::{
-    Callback, Divergence, FollowChange, Recovery, Rewound, Started, StopMode, StopProgress, WantedSlot,
+    Callback, Divergence, FollowChange, Recovery, Rewound, SlotSync, Started, StopMode, StopProgress, WantedSlot,
 };
-use crate::cluster::{HistoryLine, InstanceState, Role, Timeline, Upstream};
+use crate::cluster::{HistoryLine, InstanceState, Role, SlotTending, Timeline, Upstream};
 use crate::config::PostgresConfig;
 
 /// A failed operation on the server, in words an operator can act on.
@@ -215,8 +215,31 @@ pub trait Postgres: Send + Sync {
     /// Renames the data directory to `….failed`.
     async fn move_data_dir_away(&self) -> Result<(), PgError>;
 
-    /// Creates missing and drops unwanted slots; `keep` names what is never dropped.
-    async fn sync_slots(&self, wanted: &[WantedSlot], may_drop: bool) -> Result<(), PgError>;
+    /// Creates missing slots and drops unwanted ones.
+    async fn sync_slots(&self, sync: &SlotSync) -> Result<(), PgError>;
+
+    /// Moves copies of logical slots forward and asks whether they are safe. Never waited for: what came of it is in
+    /// the next look. While one such round goes on, further ones are not begun.
+    fn tend_slots(&self, tending: &SlotTending) {
+        let _ = tending;
+    }
+
+    /// Copies logical slots of the leader and restarts with them. `None`: there was nothing to copy, and no restart.
+    async fn copy_slots(
+        &self,
+        leader: &Upstream,
+        slots: &[WantedSlot],
+        cancel: &CancellationToken,
+    ) -> Result<Option<Started>, PgError> {
+        let _ = (leader, slots, cancel);
+        Ok(None)
+    }
+
+    /// Sets `hot_standby_feedback` whatever is configured, or leaves it to the configuration again.
+    async fn force_hot_standby_feedback(&self, on: bool) -> Result<(), PgError> {
+        let _ = on;
+        Ok(())
+    }
 
     /// The history file of a timeline: its lines and when it was written (ISO 8601, local zone).
     async fn timeline_history(&self, timeline: Timeline) -> Result<(Vec<HistoryLine>, Option<String>), PgError>;

@@ -121,6 +121,10 @@ fn lsn_of(row: &Value, name: &str) -> Option<Lsn> {
     row.get(name)?.as_str()?.parse().ok()
 }
 
+fn flag_of(row: &Value, name: &str) -> bool {
+    row.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
 fn receiver_of(row: &Value) -> WalReceiver {
     let latest_end_lsn = lsn_of(row, "latest_end_lsn");
     let timeline = row.get("received_tli").and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
@@ -144,7 +148,9 @@ fn slot_of(row: &Value) -> SlotState {
         xmin: text_of(row, "xmin"),
         catalog_xmin: text_of(row, "catalog_xmin"),
         wal_status: text_of(row, "wal_status"),
-        is_active: row.get("active").and_then(Value::as_bool).unwrap_or(false),
+        is_active: flag_of(row, "active"),
+        is_failover: flag_of(row, "failover"),
+        is_synced: flag_of(row, "synced"),
     }
 }
 

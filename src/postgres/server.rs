@@ -3,6 +3,7 @@
 //! `Inner` holds what is known between calls; the work is in the files below, one concern each. While a job (a
 //! start, a stop, a clone) runs, the job owns the state word; otherwise a look does.
 
+mod copies;
 mod files;
 mod follow;
 mod look;
@@ -26,17 +27,21 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::{ControlData, HistoryLine, InstanceState, PendingValue, Role, State, Timeline, Upstream};
+use crate::cluster::slots::Situation;
+use crate::cluster::{
+    ControlData, HistoryLine, InstanceState, PendingValue, Role, SlotTending, State, Timeline, Upstream,
+};
 use crate::config::{BootstrapConfig, PostgresConfig};
 
 use super::callbacks::Callbacks;
 use super::connection::{self, CONNECT_LIMIT, Failure, Sessions};
 use super::process::{self, Postmaster};
 use super::site::Site;
-use super::slots::Situation;
+use super::slots::keeper::Keeper;
 use super::{
-    Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Recovery, Rewound, StartPlan, Started,
-    StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, query, removal, rewind, slots,
+    Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Recovery, Rewound, SlotSync, StartPlan,
+    Started, StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, query, removal, rewind,
+    slots,
 };
 
 /// One question to our own server, unless a look has less time for it.
@@ -57,6 +62,7 @@ struct Inner {
     bootstrap: Option<BootstrapConfig>,
     events: Arc<Notify>,
     sessions: Sessions,
+    keeper: Keeper,
     callbacks: Callbacks,
     known: Mutex<Known>,
     /// Held while files are written and the server is told: two writers would undo each other's work.
@@ -87,6 +93,8 @@ struct Known {
     wanted: BTreeMap<String, String>,
     /// The recovery settings last written; `None` when the file has to be asked.
     recovery: Option<BTreeMap<String, String>>,
+    /// Whether `hot_standby_feedback` is forced; `None`: it was not said yet.
+    feedback: Option<bool>,
     /// The synchronous standbys, when they are ours to set.
     managed: Option<String>,
     /// Control data with the time and size of the file it was read from.
@@ -114,6 +122,7 @@ impl Server {
             bootstrap,
             events: Arc::new(Notify::new()),
             sessions: Sessions::default(),
+            keeper: Keeper::default(),
             callbacks: Callbacks::new(),
             known: Mutex::default(),
             rewriting: tokio::sync::Mutex::new(()),
@@ -214,8 +223,8 @@ impl Inner {
     /// Another data directory is to come: what was known of the old one is forgotten.
     fn forget_data(&self) {
         let mut known = self.known();
-        let (role, managed) = (known.role, known.managed.clone());
-        *known = Known { role, managed, ..Known::default() };
+        let (role, managed, feedback) = (known.role, known.managed.clone(), known.feedback);
+        *known = Known { role, managed, feedback, ..Known::default() };
     }
 
     async fn remove(&self, how: fn(&std::path::Path) -> Result<(), PgError>) -> Result<(), PgError> {
@@ -363,17 +372,34 @@ impl Postgres for Server {
         self.inner.remove(removal::move_data_dir_away).await
     }
 
-    async fn sync_slots(&self, wanted: &[WantedSlot], may_drop: bool) -> Result<(), PgError> {
+    async fn sync_slots(&self, sync: &SlotSync) -> Result<(), PgError> {
         let site = &self.inner.site;
         let (in_recovery, version) = self.inner.ask(ASK_LIMIT, |client| Box::pin(query::situation(client))).await?;
         let session = site.connect(&site.superuser_params()).await?;
-        let situation = Situation { version, is_primary: !in_recovery, may_drop };
+        let situation = Situation { version, is_primary: !in_recovery, is_led: sync.is_led, may_drop: sync.may_drop };
         let elsewhere = |database: String| async move {
             let mut params = site.superuser_params();
             params.dbname = Some(database);
             site.connect(&params).await
         };
-        slots::sync(&session, wanted, situation, elsewhere).await
+        slots::sync(&session, &sync.wanted, situation, elsewhere).await
+    }
+
+    fn tend_slots(&self, tending: &SlotTending) {
+        copies::tend(&self.inner, tending);
+    }
+
+    async fn copy_slots(
+        &self,
+        leader: &Upstream,
+        slots: &[WantedSlot],
+        cancel: &CancellationToken,
+    ) -> Result<Option<Started>, PgError> {
+        copies::copy(&self.inner, leader, slots, cancel).await
+    }
+
+    async fn force_hot_standby_feedback(&self, on: bool) -> Result<(), PgError> {
+        copies::force_feedback(&self.inner, on).await
     }
 
     async fn timeline_history(&self, timeline: Timeline) -> Result<(Vec<HistoryLine>, Option<String>), PgError> {

@@ -16,6 +16,7 @@ mod mixed;
 mod peers;
 mod process;
 mod rewind;
+mod slots;
 mod standby_cluster;
 mod stories;
 mod synchronous;

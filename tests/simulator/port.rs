@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pgherd::cluster::{
-    ControlData, DataDir, HistoryLine, InstanceState, Lsn, Monitor, PeerAnswer, Recovery, Role, Started, State,
-    StopMode, StopProgress, SystemId, Timeline, Upstream, WalReceiver, WalSender,
+    ControlData, DataDir, HistoryLine, InstanceState, Lsn, Monitor, PeerAnswer, Recovery, Role, SlotSync, Started,
+    State, StopMode, StopProgress, SystemId, Timeline, Upstream, WalReceiver, WalSender,
 };
 use pgherd::config::PostgresConfig;
 use pgherd::ha::sync::StandbyNames;
 use pgherd::postgres::rewind::{Comparison, LocalPosition, after_shutdown, compare, is_same_branch};
 use pgherd::postgres::{
-    Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Rewound, StartPlan, StopPlan, WantedSlot,
+    Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Rewound, StartPlan, StopPlan,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
@@ -585,7 +585,7 @@ impl Postgres for SimPostgres {
         Ok(())
     }
 
-    async fn sync_slots(&self, _wanted: &[WantedSlot], _may_drop: bool) -> Result<(), PgError> {
+    async fn sync_slots(&self, _sync: &SlotSync) -> Result<(), PgError> {
         Ok(())
     }
 

@@ -117,6 +117,7 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     if let Some(flow) = sync::before_promotion(cx) {
         return Some(flow);
     }
+    slots::warn_unready(cx);
     let limit_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
     let taken = taken_timelines(cx);
     cx.begin(Task::Promote { limit_ms, taken });

@@ -220,6 +220,8 @@ async fn server_facts(inner: &Arc<Inner>, ask: &Look, answer: Answer, found: &mu
         let next = monitor.timeline.map(|timeline| format!("{:08X}.history", timeline.0.saturating_add(1)));
         monitor.has_next_history = next.is_some_and(|name| inner.site.wal_dir().join(name).exists());
     }
+    let of = inner.known().postmaster;
+    (found.unready_slots, found.broken_slots) = inner.keeper.judge(of, &monitor);
     found.monitor = Some(monitor);
 }
 

@@ -68,6 +68,7 @@ pub(super) async fn promote(inner: &Arc<Inner>, limit: Duration, cancel: &Cancel
         tracing::info!("PostgreSQL promote cancelled.");
         return Err(PgError::Cancelled);
     }
+    inner.keeper.end();
     if !in_production(inner).await {
         let directory = inner.site.data_dir().display().to_string();
         let program = inner.site.tool("pg_ctl").args(["promote", "-D", &directory, "-W"]).limit(ISSUE_LIMIT);

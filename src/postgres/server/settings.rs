@@ -24,6 +24,9 @@ const RELOAD_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is asked whether it has.
 const RELOAD_TICK: Duration = Duration::from_millis(20);
 
+/// By this a standby tells the primary what it still needs.
+const FEEDBACK: &str = "hot_standby_feedback";
+
 /// Takes over a server that was running before us: what it was given is what was wanted so far. Nothing is changed by
 /// that; the caller sees to it that our own settings are compared with it soon.
 pub(super) async fn join(inner: &Inner) -> Result<(), PgError> {
@@ -45,6 +48,10 @@ async fn join_locked(inner: &Inner) -> Result<(), PgError> {
         if known.managed.is_none() && !is_operators {
             // Somebody waits for these standbys with each commit; forgetting them would be silent.
             known.managed = taken.get(parameters::SYNCHRONOUS).filter(|names| !names.is_empty()).cloned();
+        }
+        if known.feedback.is_none() {
+            // To take it back before anybody said so would let the primary remove what copied slots need.
+            known.feedback = Some(taken.get(FEEDBACK).is_some_and(|value| value == "on"));
         }
         known.wanted = taken;
         known.recovery = Some(recovery);
@@ -122,12 +129,16 @@ pub(super) async fn wanted_parameters(inner: &Inner) -> Result<BTreeMap<String, 
     let program = inner.site.programs_version().await?;
     let version = if version::major(program) == major { program } else { major };
     let managed = inner.known().managed.clone();
+    let is_feedback_forced = inner.known().feedback == Some(true);
     let mut fitted = parameters::effective(&inner.site.config(), version, managed.as_deref());
     if !fitted.unknown.is_empty() {
         fitted.keep_known(&inner.site.described_parameters().await?);
     }
     for warning in &fitted.warnings {
         tracing::warn!("{warning}");
+    }
+    if is_feedback_forced {
+        fitted.parameters.insert(FEEDBACK.to_owned(), "on".to_owned());
     }
     Ok(fitted.parameters)
 }

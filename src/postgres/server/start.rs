@@ -33,11 +33,24 @@ pub(super) async fn restart(
     plan: &StartPlan,
     cancel: &CancellationToken,
 ) -> Result<Started, PgError> {
+    restart_after(inner, plan, cancel, std::future::ready(())).await
+}
+
+/// Restarts, with some work while the server is down.
+pub(super) async fn restart_after(
+    inner: &Arc<Inner>,
+    plan: &StartPlan,
+    cancel: &CancellationToken,
+    between: impl Future<Output = ()> + Send,
+) -> Result<Started, PgError> {
     let _job = inner.job();
     inner.site.set_state(State::Restarting);
     let stop_plan = StopPlan { mode: StopMode::Fast, checkpoint: true, timeout: None };
     let result = match stop::stop_keeping_state(inner, &stop_plan, None, cancel).await {
-        Ok(()) => start(inner, plan, State::Starting, cancel).await,
+        Ok(()) => {
+            between.await;
+            start(inner, plan, State::Starting, cancel).await
+        }
         Err(error) => Err(error),
     };
     if result.is_err() && !inner.site.state().0.is_starting() {

@@ -81,6 +81,7 @@ pub(super) async fn stop_keeping_state(
         inner.site.set_state(State::Stopping);
     }
     before_stop(inner, cancel).await?;
+    inner.keeper.end();
     if inner.sessions.clear() {
         tracing::info!("closed patroni connections to postgres");
     }
