@@ -201,7 +201,7 @@ async fn strangers_go_and_the_ignored_stay(cluster: &Cluster) {
 
 /// The server gives up an idle slot that keeps too much WAL; it comes back, keeping WAL from now on.
 async fn a_lost_slot_is_made_anew(cluster: &Cluster) {
-    let limit = json!({"postgresql": {"parameters": {"max_slot_wal_keep_size": "1MB", "wal_keep_size": 0}}});
+    let limit = json!({"postgresql": {"parameters": {"max_slot_wal_keep_size": "1MB", "wal_keep_size": "16MB"}}});
     cluster.request("PATCH", 0, "/config", &limit).await.unwrap();
     let leader = cluster.wait_leader(LONG, |_| true).await;
     wait_true(cluster, leader, "SELECT setting = '1' FROM pg_settings WHERE name = 'max_slot_wal_keep_size'").await;
