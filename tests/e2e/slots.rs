@@ -122,7 +122,8 @@ async fn a_logical_consumer_goes_on_over_a_switchover_and_a_failover() {
     let mut cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd, Kind::Pgherd, Kind::Patroni], settings());
     cluster.start(0);
     cluster.wait_leader(LONG, |now| now == 0).await;
-    (cluster.start(1), cluster.start(2));
+    cluster.start(1);
+    cluster.start(2);
     cluster.wait_healthy(LONG).await;
     let writer = Writer::start(&cluster).await;
     let mut consumer = Consumer::default();

@@ -43,7 +43,7 @@ pub fn read(text: &str) -> Result<Value, YamlError> {
     read::document(text).map(|(value, _)| value)
 }
 
-/// [`read`], with the places of what was read.
+/// [`read()`], with the places of what was read.
 pub fn read_with_places(text: &str) -> Result<(Value, Places), YamlError> {
     read::document(text)
 }
