@@ -13,6 +13,7 @@ pub(super) fn requests(cx: &mut Context<'_>) -> Option<Flow> {
     keep_yielding_while_needed(cx);
     if let Some(restart) = cx.memory.held_restart.clone()
         && busy(cx).is_none()
+        && !would_lead_unasked(cx)
         && !sync::holds_for_release(cx)
     {
         cx.memory.held_restart = None;
@@ -73,6 +74,9 @@ fn ask_restart(cx: &mut Context<'_>, id: u64, request: &RestartRequest) -> bool 
     if let Some(action) = busy(cx) {
         return refuse(cx, id, format!("{action} already in progress"));
     }
+    if would_lead_unasked(cx) {
+        return refuse(cx, id, "it would start as a primary, and this node does not hold the leader lock");
+    }
     if sync::holds_for_release(cx) {
         // The request stays pending: it is taken up when nobody waits for this standby any more.
         return false;
@@ -80,6 +84,12 @@ fn ask_restart(cx: &mut Context<'_>, id: u64, request: &RestartRequest) -> bool 
     cx.memory.restart_reply = Some(id);
     begin_restart(cx, request);
     true
+}
+
+/// A restart leaves the recovery configuration as it is. What is not a standby comes up as a primary, which only the
+/// holder of the lock may.
+fn would_lead_unasked(cx: &Context<'_>) -> bool {
+    !cx.is_paused() && !cx.seen.leads() && !cx.instance().is_recovery_configured
 }
 
 fn begin_restart(cx: &mut Context<'_>, request: &RestartRequest) {

@@ -595,18 +595,24 @@ fn a_replica_never_promotes_itself_out_of_a_wiped_dcs() {
 
 #[test]
 fn restarts_are_filtered_and_answered() {
-    let ask = |request: RestartRequest| {
+    let ask_whom = |leads_until_ms: Option<u64>, request: RestartRequest| {
         scene("a", cluster().build())
             .running(true)
             .with(|seen| seen.requests = vec![Request { id: 9, kind: RequestKind::Restart(request) }])
+            .with(|seen| seen.leads_until_ms = leads_until_ms)
             .decide()
     };
+    let ask = |request| ask_whom(Some(u64::MAX), request);
     let decision = ask(RestartRequest { role: Some("replica".into()), ..RestartRequest::default() });
     let refused = Reply::Refused("restart conditions are not satisfied".into());
     assert!(decision.steps.contains(&Step::Reply { id: 9, reply: refused }));
     let decision = ask(RestartRequest::default());
     assert!(matches!(task_of(&decision), Some(Task::Restart { .. })));
     assert_eq!(decision.memory.restart_reply, Some(9));
+    // What is no standby would come up as a second primary.
+    let decision = ask_whom(None, RestartRequest::default());
+    assert!(!matches!(task_of(&decision), Some(Task::Restart { .. })));
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::Reply { reply: Reply::Refused(_), .. })));
 }
 
 #[test]

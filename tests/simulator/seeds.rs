@@ -15,6 +15,7 @@ const SEEDS: Range<u64> = 0..2_000;
 const KNOWN: &[u64] = &[
     62, 250, 271, 622, 833, 1391, // a timeline made twice
     144, 862, 863, 1616, // a switchover that nobody took, or somebody without the votes
+    540, 1987, // a restart asked of a server that was no standby, without the lock
     308, 369, // a rewind that waited for a checkpoint in vain
 ];
 
