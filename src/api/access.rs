@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::cluster::ClusterView;
-use crate::config::{RestApiConfig, VerifyClient};
+use crate::config::{RestApiConfig, Secret, VerifyClient};
 use crate::io::tls::{self, AskClients, Identity, TlsError};
 use crate::{COMPATIBLE_VERSION, VERSION};
 
@@ -159,7 +159,8 @@ fn server_tls(config: &RestApiConfig, cert: &str) -> Result<rustls::ServerConfig
         VerifyClient::Optional => AskClients::Optional(ca),
         VerifyClient::Required => AskClients::Required(ca),
     };
-    tls::server_config(Identity { cert, key: config.keyfile.as_deref() }, clients)
+    let password = config.keyfile_password.as_ref().map(Secret::reveal);
+    tls::server_config(Identity { cert, key: config.keyfile.as_deref(), password }, clients)
 }
 
 fn extra_header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {

@@ -144,7 +144,9 @@ impl Client {
             (false, Some(path)) => Trust::File(path),
             (false, None) => Trust::System,
         };
-        let identity = config.certfile.as_deref().map(|cert| Identity { cert, key: config.keyfile.as_deref() });
+        let password = config.keyfile_password.as_ref().map(Secret::reveal);
+        let key = config.keyfile.as_deref();
+        let identity = config.certfile.as_deref().map(|cert| Identity { cert, key, password });
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls::client_config(trust, identity)?)
             .user_agent(concat!("pgherd/", env!("CARGO_PKG_VERSION")))

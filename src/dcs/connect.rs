@@ -91,7 +91,8 @@ fn urls(config: &Etcd3Config) -> Result<Vec<String>, DcsError> {
 
 fn client_tls(config: &Etcd3Config) -> Result<rustls::ClientConfig, DcsError> {
     let trust = config.cacert.as_deref().map_or(tls::Trust::System, tls::Trust::File);
-    let identity = config.cert.as_deref().map(|cert| tls::Identity { cert, key: config.key.as_deref() });
+    let identity =
+        config.cert.as_deref().map(|cert| tls::Identity { cert, key: config.key.as_deref(), password: None });
     let mut tls =
         tls::client_config(trust, identity).map_err(|error| DcsError::Config(format!("section `etcd3`: {error}")))?;
     // etcd speaks HTTP/2 only to clients that ask for it.

@@ -1,4 +1,5 @@
 //! Plumbing that users on two floors share.
 
 pub mod clock;
+pub mod private_key;
 pub mod tls;

@@ -21,6 +21,8 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
+use super::private_key;
+
 /// A TLS setting that cannot be used. Names the file and the way out.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -67,12 +69,14 @@ pub enum Trust<'a> {
 }
 
 /// A certificate with its key, as files.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Identity<'a> {
     /// Certificate chain.
     pub cert: &'a str,
     /// Key; looked for in the certificate's file when absent.
     pub key: Option<&'a str>,
+    /// Password of the key, if it is encrypted.
+    pub password: Option<&'a str>,
 }
 
 /// What a server asks of its clients.
@@ -153,20 +157,7 @@ type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn read_identity(identity: Identity<'_>) -> Result<Chain, TlsError> {
     let chain = read_certificates(identity.cert)?;
-    let path = identity.key.unwrap_or(identity.cert);
-    let pem = read(path)?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| {
-        let is_encrypted = String::from_utf8_lossy(&pem).contains("ENCRYPTED");
-        let problem = if is_encrypted {
-            format!(
-                "the private key is encrypted, which is not supported; \
-                 write it in plain with `openssl pkey -in {path} -out NEW` and configure that file"
-            )
-        } else {
-            format!("no usable private key in it ({error})")
-        };
-        TlsError::Content { path: path.to_owned(), problem }
-    })?;
+    let key = private_key::read(identity.key.unwrap_or(identity.cert), identity.password)?;
     Ok((chain, key))
 }
 

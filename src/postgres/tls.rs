@@ -11,11 +11,13 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
+
+use crate::io::private_key;
 
 use super::PgError;
 
@@ -72,10 +74,8 @@ impl Tls {
         if mode == TlsMode::Disable {
             return Ok(Self::default());
         }
-        for name in ["sslpassword", "sslcrldir"] {
-            if get(name).is_some() {
-                return Err(wrong(format!("{name} is not supported here")));
-            }
+        if get("sslcrldir").is_some() {
+            return Err(wrong("sslcrldir is not supported here"));
         }
         let provider = Arc::new(ring::default_provider());
         let verifier = verifier(verify, root, get("sslcrl"), &provider)?;
@@ -86,7 +86,7 @@ impl Tls {
             .with_custom_certificate_verifier(verifier);
         let config = match (get("sslcert"), get("sslkey")) {
             (Some(cert), Some(key)) => {
-                let key = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(format!("{key}: {error}")))?;
+                let key = private_key::read(key, get("sslpassword")).map_err(wrong)?;
                 builder.with_client_auth_cert(certificates(cert)?, key).map_err(wrong)?
             }
             (None, None) => builder.with_no_client_auth(),
@@ -286,6 +286,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::pki_types::PrivateKeyDer;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Tls, PgError> {
         Tls::from_options(&pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
@@ -301,7 +302,7 @@ mod tests {
             &[("sslmode", "verify-full")],
             &[("sslmode", "verify-ca"), ("sslrootcert", "/nonexistent")],
             &[("sslcert", "/a")],
-            &[("sslpassword", "x")],
+            &[("sslcrldir", "/a")],
         ] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }

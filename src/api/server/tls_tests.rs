@@ -131,6 +131,30 @@ async fn a_new_certificate_serves_the_next_connection() {
 }
 
 #[tokio::test]
+async fn a_key_may_be_encrypted() {
+    let certs = Certificates::new();
+    let fixture = |name: &str| Some(format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR")));
+    let config = |password: &str| RestApiConfig {
+        certfile: fixture("cert.pem"),
+        keyfile: fixture("locked.pem"),
+        keyfile_password: Some(crate::config::Secret::new(password)),
+        ..certs.server("server.pem", VerifyClient::None, "ca.pem")
+    };
+    assert!(Settings::load(&config("open-sesame")).await.is_ok());
+    let error = Settings::load(&config("wrong")).await.err().unwrap().to_string();
+    assert!(error.contains("is the password right?"), "{error}");
+    let ctl = |password: &str| CtlConfig {
+        cacert: fixture("cert.pem"),
+        certfile: fixture("cert.pem"),
+        keyfile: fixture("locked.pem"),
+        keyfile_password: Some(crate::config::Secret::new(password)),
+        ..CtlConfig::default()
+    };
+    assert!(Client::new(&ctl("open-sesame"), Duration::from_secs(1)).is_ok());
+    assert!(Client::new(&ctl("wrong"), Duration::from_secs(1)).is_err());
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_used_are_named() {
     let certs = Certificates::new();
     let error = |config: RestApiConfig| async move { Settings::load(&config).await.err().unwrap().to_string() };
