@@ -28,6 +28,7 @@ pub mod slots;
 pub mod tls;
 pub mod version;
 pub mod waldump;
+pub mod wire;
 
 pub use server::Server;
 

@@ -1,12 +1,13 @@
 use super::*;
+use crate::config::Secret;
+use crate::postgres::tls::Tls;
 use proptest::prelude::*;
-use tokio::io::duplex;
+use tokio::io::{AsyncReadExt, duplex};
 
 /// A connection to a server that has already said everything and then hangs up.
 fn scripted(bytes: &[u8]) -> Replication {
     let (read, write) = (std::io::Cursor::new(bytes.to_vec()), tokio::io::sink());
-    let stream = Box::new(tokio::io::join(read, write));
-    Replication { stream, buffer: BytesMut::new(), limit: Duration::from_secs(5) }
+    Replication { wire: Wire::over(tokio::io::join(read, write)), limit: Duration::from_secs(5) }
 }
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -47,13 +48,13 @@ async fn a_trusting_server_lets_us_in() {
     let setting = message(b'S', b"server_version\x0015.2\0");
     let key = message(b'K', &[0; 8]);
     let script = [authentication_ok(), setting, key, ready()].concat();
-    scripted(&script).start(&target(None)).await.unwrap();
+    scripted(&script).wire.start(&target(None), &PARAMETERS).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_wanted_password_that_is_not_configured_is_named() {
     let script = message(b'R', &3u32.to_be_bytes());
-    let error = scripted(&script).start(&target(None)).await.unwrap_err();
+    let error = scripted(&script).wire.start(&target(None), &PARAMETERS).await.unwrap_err();
     assert!(error.to_string().contains("the password of \"replicator\" and none is configured"), "{error}");
 }
 
@@ -61,16 +62,16 @@ async fn a_wanted_password_that_is_not_configured_is_named() {
 async fn a_server_that_skips_its_proof_is_refused() {
     let offer = message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
     let script = [offer, authentication_ok(), ready()].concat();
-    assert!(scripted(&script).start(&target(Some("x"))).await.is_err());
+    assert!(scripted(&script).wire.start(&target(Some("x")), &PARAMETERS).await.is_err());
     let other = message(b'R', b"\0\0\0\x0aSCRAM-SHA-512\0\0");
-    let error = scripted(&other).start(&target(Some("x"))).await.unwrap_err();
+    let error = scripted(&other).wire.start(&target(Some("x")), &PARAMETERS).await.unwrap_err();
     assert!(error.to_string().contains("SCRAM-SHA-512"), "{error}");
 }
 
 #[tokio::test]
 async fn a_refusal_is_given_in_the_servers_words() {
     let body = b"SFATAL\0C28000\0Mno pg_hba.conf entry \xff\0\0";
-    let error = scripted(&message(b'E', body)).start(&target(None)).await.unwrap_err();
+    let error = scripted(&message(b'E', body)).wire.start(&target(None), &PARAMETERS).await.unwrap_err();
     assert!(error.to_string().contains("FATAL: no pg_hba.conf entry \u{fffd} (SQLSTATE 28000)"), "{error}");
 }
 
@@ -111,7 +112,7 @@ async fn a_huge_announcement_is_refused_and_silence_is_bounded() {
 
     let (ours, _theirs) = duplex(64);
     let limit = Duration::from_millis(50);
-    let mut connection = Replication { stream: Box::new(ours), buffer: BytesMut::new(), limit };
+    let mut connection = Replication { wire: Wire::over(ours), limit };
     assert!(matches!(connection.identify_system().await, Err(PgError::Timeout(..))));
 }
 
@@ -143,10 +144,10 @@ proptest! {
     fn no_server_makes_us_panic(bytes in chatter()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let _ = scripted(&bytes).start(&target(Some("x"))).await;
+            let _ = scripted(&bytes).wire.start(&target(Some("x")), &PARAMETERS).await;
             let after_login = [authentication_ok(), ready(), bytes.clone()].concat();
             let mut connection = scripted(&after_login);
-            connection.start(&target(None)).await.unwrap();
+            connection.wire.start(&target(None), &PARAMETERS).await.unwrap();
             let _ = connection.identify_system().await;
             let _ = connection.timeline_history(Timeline(2)).await;
             let _ = scripted(&bytes).read_slot("a").await;
@@ -162,7 +163,7 @@ proptest! {
 #[tokio::test]
 async fn a_connection_is_not_broken_off_without_a_word() {
     let (ours, mut theirs) = duplex(64);
-    drop(Replication { stream: Box::new(ours), buffer: BytesMut::new(), limit: Duration::from_secs(5) });
+    drop(Replication { wire: Wire::over(ours), limit: Duration::from_secs(5) });
     let mut heard = Vec::new();
     theirs.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard, message(b'X', b""));
