@@ -21,7 +21,8 @@ const FLOORS: &[(&str, &[&str])] = &[
         "demo",
         &["cluster", "config", "io", "dcs", "agent::cli", "ctl::commands::list", "ctl::context::Groups", "ctl::render"],
     ),
-    ("ctl", &["cluster", "config", "io", "api", "dcs", "agent::cli"]),
+    // Of the PostgreSQL floor the CLI takes the way to a server, for SQL typed by a person.
+    ("ctl", &["cluster", "config", "io", "api", "dcs", "agent::cli", "postgres::tls", "postgres::wire"]),
 ];
 
 /// Names that must not appear in the floors that decide.

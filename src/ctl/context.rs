@@ -35,6 +35,16 @@ pub enum Groups {
     All,
 }
 
+impl Groups {
+    /// What is meant of what was read: the coordinator's own group comes with the others.
+    pub fn part(self, mut view: ClusterView) -> ClusterView {
+        if self != Self::All {
+            view.workers.clear();
+        }
+        view
+    }
+}
+
 /// Opens the DCS of one cluster, in a test.
 pub type Opener = Arc<dyn Fn(&OperatorConfig, &str, Groups) -> Result<Arc<dyn Dcs>, DcsError> + Send + Sync>;
 
@@ -145,7 +155,8 @@ impl<'a> Context<'a> {
     /// Reads a cluster: one DCS read, bounded in time.
     pub async fn load(&self, cluster: &str, groups: Groups) -> Result<ClusterView, CtlError> {
         let dcs = self.dcs(cluster, groups)?;
-        self.within(format!("could not read cluster {cluster}"), dcs.load()).await
+        let view = self.within(format!("could not read cluster {cluster}"), dcs.load()).await?;
+        Ok(groups.part(view))
     }
 
     /// The client for the members' REST interfaces; no request takes longer than `timeout`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Zoned;
 
 use crate::api::Client;
-use crate::cluster::{ClusterView, FailoverKey};
+use crate::cluster::{ClusterView, FailoverKey, Version};
 use crate::dcs::Dcs;
 
 use super::commands::list::{self, Mode};
@@ -55,7 +55,9 @@ impl<'a> Desk<'a> {
 
     /// Reads the cluster.
     pub async fn load(&self) -> Result<ClusterView, CtlError> {
-        self.context.within(format!("could not read cluster {}", self.cluster), self.dcs.load()).await
+        let call = self.dcs.load();
+        let view = self.context.within(format!("could not read cluster {}", self.cluster), call).await?;
+        Ok(self.groups.part(view))
     }
 
     /// Reads the cluster at the beginning of a command. One that nothing is known of is most likely misspelt.
@@ -71,6 +73,12 @@ impl<'a> Desk<'a> {
     pub async fn write_failover(&self, key: &FailoverKey) -> Result<bool, CtlError> {
         let what = format!("could not write the request into the DCS of cluster {}", self.cluster);
         self.context.within(what, self.dcs.write_failover(key, None)).await
+    }
+
+    /// Empties the `failover` key if it is still the one that was read.
+    pub async fn clear_failover(&self, expected: Version) -> Result<bool, CtlError> {
+        let what = format!("could not remove the request from the DCS of cluster {}", self.cluster);
+        self.context.within(what, self.dcs.write_failover(&FailoverKey::default(), Some(expected))).await
     }
 
     /// Shows the member table.
@@ -111,7 +119,7 @@ impl<'a> Desk<'a> {
 
     /// Makes a request to a member and says what became of it.
     pub async fn send(&self, client: &Client, view: &ClusterView, member: &str, request: &Request) -> Delivery {
-        let api_url = view.member(member).and_then(|member| member.api_url());
+        let api_url = super::targets::find(view, member).and_then(|member| member.api_url());
         let _progress = self.context.ui.progress(&format!("waiting for {member}"));
         delivery::deliver(client, Patience::default(), api_url, request).await
     }

@@ -57,7 +57,8 @@ pub fn plan(scene: &Scene<'_>, asked: &Asked, answers: &mut Answers<'_>) -> Resu
     };
     let scheduled = pick_moment(scene, asked, answers)?;
     if asked.is_pending && scheduled.is_none() {
-        let is_pending = |name: &MemberName| scene.view.member(name).is_some_and(|member| member.pending_restart());
+        let is_pending =
+            |name: &MemberName| targets::find(scene.view, name).is_some_and(|member| member.pending_restart());
         members.retain(is_pending);
     }
     if let Some(number) = asked.any.filter(|_| !members.is_empty()) {
@@ -78,7 +79,8 @@ pub fn plan(scene: &Scene<'_>, asked: &Asked, answers: &mut Answers<'_>) -> Resu
         return Err(refusal.advise("resume the cluster first, or restart at once").into());
     }
     let has_schedule = |name: &&MemberName| {
-        scene.view.member(name).is_some_and(|member| member.data.get("scheduled_restart").is_some_and(Value::is_object))
+        targets::find(scene.view, name)
+            .is_some_and(|member| member.data.get("scheduled_restart").is_some_and(Value::is_object))
     };
     let replaces = scheduled.is_some() && scene.is_forced;
     let replaced = members.iter().filter(|name| replaces && has_schedule(name)).cloned().collect();

@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::cluster::{ClusterView, MemberName, Role};
+use crate::cluster::{ClusterView, Member, MemberName, Role};
 
+use super::error::CtlError;
 use super::exit::Exit;
 use super::plan::{Answers, Refusal, Stop};
 
@@ -39,9 +40,13 @@ impl RoleFilter {
         }
     }
 
-    /// The members with this role, in the order of the DCS. A leader without a member key is one all the same when
-    /// leaders are asked for.
+    /// The members with this role, in the order of the DCS, those of the other groups of a Citus cluster after its
+    /// own. A leader without a member key is one all the same when leaders are asked for.
     pub fn members(self, view: &ClusterView) -> Vec<MemberName> {
+        parts(view).flat_map(|part| self.members_of(part)).collect()
+    }
+
+    fn members_of(self, view: &ClusterView) -> Vec<MemberName> {
         let leader = view.leader_name();
         let leader_role = view.leader_member().and_then(|member| member.role());
         let is_wanted_leader = match self {
@@ -55,6 +60,47 @@ impl RoleFilter {
         };
         leader.filter(|_| is_wanted_leader).cloned().into_iter().collect()
     }
+}
+
+/// The cluster, and the other groups if it is a Citus cluster that was read as a whole.
+pub fn parts(view: &ClusterView) -> impl Iterator<Item = &ClusterView> {
+    std::iter::once(view).chain(view.workers.values())
+}
+
+/// A member by name, of whichever group.
+pub fn find<'a>(view: &'a ClusterView, name: &str) -> Option<&'a Member> {
+    parts(view).find_map(|part| part.member(name))
+}
+
+/// A member that `--role` or `--member` picks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name.
+    pub name: MemberName,
+    /// Host and port of its PostgreSQL, if published.
+    pub address: Option<(String, u16)>,
+}
+
+/// The first member with a role, or the one of that name; the leader when neither is said.
+pub fn any_member(
+    view: &ClusterView,
+    role: Option<RoleFilter>,
+    member: Option<&str>,
+) -> Result<Option<Found>, CtlError> {
+    let role = match (member, role) {
+        (Some(_), Some(_)) => {
+            return Err(CtlError::usage("--role and --member are mutually exclusive options"));
+        }
+        (Some(_), None) => RoleFilter::Any,
+        (None, role) => role.unwrap_or(RoleFilter::Leader),
+    };
+    // A name may stand in several groups: the address is that of the same group.
+    let in_part = |part| {
+        let names: Vec<MemberName> = role.members_of(part);
+        let name = names.into_iter().find(|name| member.is_none_or(|wanted| *name == wanted))?;
+        Some(Found { address: part.member(&name).and_then(Member::address), name })
+    };
+    Ok(parts(view).find_map(in_part))
 }
 
 /// What came out of choosing members.
@@ -102,7 +148,7 @@ pub enum NoChoice {
 impl NoChoice {
     /// What can be done about it.
     fn advice(&self, view: &ClusterView) -> Option<String> {
-        let names: Vec<&str> = view.members.iter().map(|member| member.name.as_str()).collect();
+        let names: Vec<&str> = parts(view).flat_map(|part| &part.members).map(|member| member.name.as_str()).collect();
         let is_known = !names.is_empty();
         match self {
             Self::Nobody { .. } if is_known => Some("no member has that role".to_owned()),

@@ -240,6 +240,23 @@ impl Ui {
         }
     }
 
+    /// Asks for a secret, which is not shown while it is typed. An empty one is asked for again.
+    pub async fn prompt_hidden(&self, text: &str) -> Result<String, CtlError> {
+        loop {
+            let hidden = if self.terminals.input { Hidden::new() } else { None };
+            let answer = self.ask(&format!("{text}: ")).await;
+            if hidden.is_some() {
+                drop(hidden);
+                // The end of the line was not shown either.
+                self.say("")?;
+            }
+            let answer = answer?;
+            if !answer.is_empty() {
+                return Ok(answer);
+            }
+        }
+    }
+
     /// Asks for an integer until there is one.
     pub async fn prompt_integer(&self, text: &str) -> Result<i64, CtlError> {
         loop {
@@ -306,6 +323,27 @@ fn write(sink: &Sink, parts: &[&str]) -> Result<(), CtlError> {
     let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
     let all = parts.iter().try_for_each(|part| sink.write_all(part.as_bytes()));
     all.and_then(|()| sink.flush()).map_err(CtlError::output)
+}
+
+/// While it lives, what is typed is not shown.
+struct Hidden(nix::sys::termios::Termios);
+
+impl Hidden {
+    fn new() -> Option<Self> {
+        use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+        let before = tcgetattr(std::io::stdin()).ok()?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(std::io::stdin(), SetArg::TCSANOW, &silent).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        use nix::sys::termios::{SetArg, tcsetattr};
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0);
+    }
 }
 
 /// A spinner; gone when dropped.

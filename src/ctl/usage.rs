@@ -14,8 +14,10 @@ use super::ui::Ui;
 use super::{Cli, report};
 
 /// Options that patronictl refuses, by command and argument.
-const EXTRAS: [(&str, &str); 5] = [
+const EXTRAS: [(&str, &str); 7] = [
     ("edit-config", "dry_run"),
+    ("remove", "confirm"),
+    ("remove", "force"),
     ("show-config", "format"),
     ("topology", "extended"),
     ("topology", "format"),
@@ -60,7 +62,9 @@ impl Said {
 /// Reads the arguments as the personality knows them.
 pub fn read(args: &[OsString], personality: Personality) -> Result<Cli, Said> {
     if !personality.is_patronictl() {
-        return Cli::read(args, personality).map_err(Said::Clap);
+        let cli = Cli::read(args, personality).map_err(Said::Clap)?;
+        let wrong = |text| Cli::clap(personality).error(ErrorKind::ValueValidation, text);
+        return cli.command.check().map_err(|text| Said::Clap(wrong(text))).map(|()| cli);
     }
     let mut clap = Cli::clap(personality);
     let page = Page::new(&mut clap, args);
@@ -70,10 +74,11 @@ pub fn read(args: &[OsString], personality: Personality) -> Result<Cli, Said> {
     if let Some(option) = page.foreign_option(args) {
         return Err(page.error(&no_such_option(&option, &[])));
     }
-    Cli::read(args, personality).map_err(|error| {
+    let cli = Cli::read(args, personality).map_err(|error| {
         let Some(before) = options_before_unknown(args, &error) else { return page.said(&error) };
         Page::new(&mut Cli::clap(personality), before).said(&error)
-    })
+    })?;
+    cli.command.check().map_err(|text| page.error(&text)).map(|()| cli)
 }
 
 /// The arguments up to an unknown option that stands before the command word: then the error belongs to the program.
@@ -191,6 +196,9 @@ impl<'a> Page<'a> {
                 || arg.get_num_args().is_some_and(|range| range.max_values() > 1);
             let name = if arg.is_required_set() { name } else { format!("[{name}]") };
             words.push(if many { format!("{name}...") } else { name });
+        }
+        if self.word == Some("flush") {
+            words.push("{restart|switchover}".to_owned());
         }
         let head = format!("Usage: {} ", self.path);
         python::wrap(&words.join(" "), 78, &head, &" ".repeat(head.len()))

@@ -5,14 +5,18 @@ use super::context::Context;
 use super::error::CtlError;
 
 pub mod demote_cluster;
+pub mod dsn;
 pub mod edit_config;
 pub mod failover;
+pub mod flush;
 pub mod history;
 pub mod list;
 pub mod pause;
 pub mod promote_cluster;
+pub mod query;
 pub mod reinit;
 pub mod reload;
+pub mod remove;
 pub mod restart;
 pub mod resume;
 pub mod show_config;
@@ -25,10 +29,14 @@ pub mod version;
 pub enum Command {
     /// Let the cluster follow another one, from a host or an archive
     DemoteCluster(demote_cluster::DemoteClusterArgs),
+    /// Say where to connect to, for the leader or another member
+    Dsn(dsn::DsnArgs),
     /// Edit the cluster's dynamic configuration
     EditConfig(edit_config::EditConfigArgs),
     /// Make a named member the leader, with or without one before
     Failover(failover::FailoverArgs),
+    /// Take back scheduled restarts or a scheduled switchover
+    Flush(flush::FlushArgs),
     /// Show when the cluster changed its timeline and its leader
     History(history::HistoryArgs),
     /// Show the members of a cluster
@@ -37,10 +45,14 @@ pub enum Command {
     Pause(pause::PauseArgs),
     /// Let a cluster that follows another one stand on its own
     PromoteCluster(promote_cluster::PromoteClusterArgs),
+    /// Run SQL on a member
+    Query(query::QueryArgs),
     /// Throw a replica's data away and clone it anew
     Reinit(reinit::ReinitArgs),
     /// Let members read their configuration file again
     Reload(reload::ReloadArgs),
+    /// Forget a cluster: remove all its keys from the DCS
+    Remove(remove::RemoveArgs),
     /// Restart PostgreSQL of some members, now or later
     Restart(restart::RestartArgs),
     /// End maintenance mode
@@ -55,18 +67,33 @@ pub enum Command {
     Version(version::VersionArgs),
 }
 
+impl Command {
+    /// What is wrong with the arguments beyond what the parser sees, as patronictl says it.
+    pub fn check(&self) -> Result<(), String> {
+        match self {
+            Self::Flush(args) => args.check(),
+            Self::Query(args) => args.check(),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Runs a command.
 pub async fn run(context: &Context<'_>, command: &Command) -> Result<Exit, CtlError> {
     match command {
         Command::DemoteCluster(args) => demote_cluster::run(context, args).await,
+        Command::Dsn(args) => dsn::run(context, args).await,
         Command::EditConfig(args) => edit_config::run(context, args).await,
         Command::Failover(args) => failover::run(context, args).await,
+        Command::Flush(args) => flush::run(context, args).await,
         Command::History(args) => history::run(context, args).await,
         Command::List(args) => list::run(context, args).await,
         Command::Pause(args) => pause::run(context, args).await,
         Command::PromoteCluster(args) => promote_cluster::run(context, args).await,
+        Command::Query(args) => query::run(context, args).await,
         Command::Reinit(args) => reinit::run(context, args).await,
         Command::Reload(args) => reload::run(context, args).await,
+        Command::Remove(args) => remove::run(context, args).await,
         Command::Restart(args) => restart::run(context, args).await,
         Command::Resume(args) => resume::run(context, args).await,
         Command::ShowConfig(args) => show_config::run(context, args).await,

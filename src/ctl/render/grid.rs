@@ -4,28 +4,28 @@ use unicode_width::UnicodeWidthStr;
 
 /// A column: its heading and whether it stands to the right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
+pub struct Column<'a> {
     /// Heading.
-    pub title: &'static str,
+    pub title: &'a str,
     /// Numbers stand to the right.
     pub is_right: bool,
 }
 
-impl Column {
+impl<'a> Column<'a> {
     /// Text, to the left.
-    pub const fn left(title: &'static str) -> Self {
+    pub const fn left(title: &'a str) -> Self {
         Self { title, is_right: false }
     }
 
     /// Numbers, to the right.
-    pub const fn right(title: &'static str) -> Self {
+    pub const fn right(title: &'a str) -> Self {
         Self { title, is_right: true }
     }
 }
 
 /// Draws the table. The title, if any, overwrites the top line from its second character on. As soon as one cell has
 /// several lines there are lines between all rows.
-pub fn grid(title: &str, columns: &[Column], rows: &[Vec<String>]) -> String {
+pub fn grid(title: &str, columns: &[Column<'_>], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = columns
         .iter()
         .enumerate()
@@ -62,7 +62,7 @@ fn titled(rule: &str, title: &str) -> String {
     format!("+{title}{rest}")
 }
 
-fn draw(row: &[String], columns: &[Column], widths: &[usize], lines: &mut Vec<String>) {
+fn draw(row: &[String], columns: &[Column<'_>], widths: &[usize], lines: &mut Vec<String>) {
     let cells: Vec<Vec<&str>> = row.iter().map(|cell| cell.split('\n').collect()).collect();
     let height = cells.iter().map(Vec::len).max().unwrap_or(1);
     for y in 0..height {

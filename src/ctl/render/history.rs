@@ -8,7 +8,7 @@ use super::{Format, Look, cell_text, python, yaml};
 use crate::cluster::Lsn;
 use crate::ctl::commands::history::HistoryView;
 
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column<'static>; 5] = [
     Column::right("TL"),
     Column::right("LSN"),
     Column::left("Reason"),

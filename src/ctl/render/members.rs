@@ -39,7 +39,7 @@ pub fn as_patronictl(view: &MembersView, shape: Shape) -> String {
     match shape.format {
         Format::Pretty => {
             let hidden = 1 + usize::from(matches!(view.groups, Groups::One(_)));
-            let heads: Vec<Column> = columns.iter().skip(hidden).map(|column| column.head()).collect();
+            let heads: Vec<Column<'_>> = columns.iter().skip(hidden).map(|column| column.head()).collect();
             let text = |(column, cell): (&Field, &Cell)| column.text(cell, !shape.is_tree);
             let rows: Vec<Vec<String>> =
                 sheet.iter().map(|row| columns.iter().zip(row).skip(hidden).map(text).collect()).collect();
@@ -209,7 +209,7 @@ impl Field {
         }
     }
 
-    fn head(self) -> Column {
+    fn head(self) -> Column<'static> {
         match self {
             Self::ReceiveLag | Self::ReplayLag => Column::right("Lag"),
             Self::Group | Self::Timeline | Self::ReceiveLsn | Self::ReplayLsn => Column::right(self.name()),

@@ -8,7 +8,9 @@ pub mod grid;
 pub mod history;
 pub mod members;
 pub mod ours;
+pub mod psycopg;
 pub mod python;
+pub mod rows;
 pub mod tree;
 pub mod yaml;
 

@@ -45,7 +45,7 @@ impl Mark {
 const WRAPPED: [&str; 4] = ["Tags", "Pending restart reason", "Scheduled restart", "Reason"];
 
 /// Draws a table; as wide as it needs to be, words wrapped where the terminal is narrower.
-pub fn table(columns: &[Column], rows: &[Vec<Mark>], look: Look) -> String {
+pub fn table(columns: &[Column<'_>], rows: &[Vec<Mark>], look: Look) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header(columns.iter().map(|column| column.title));

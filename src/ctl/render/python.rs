@@ -51,6 +51,81 @@ pub fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
+/// The same for numbers that are none, too.
+pub fn any_float(number: f64) -> String {
+    match number {
+        n if n.is_nan() => "nan".to_owned(),
+        n if n.is_infinite() => if n > 0.0 { "inf" } else { "-inf" }.to_owned(),
+        n => float(n),
+    }
+}
+
+/// `repr` of a text.
+pub fn repr_text(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut quoted = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c == quote => quoted.extend(['\\', c]),
+            c if is_printable(c) => quoted.push(c),
+            c if u32::from(c) < 0x100 => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x1_0000 => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    quoted.push(quote);
+    quoted
+}
+
+/// What Python shows as it is: neither control nor format characters, private ones, or blanks other than the usual.
+fn is_printable(c: char) -> bool {
+    let is_blank = c.is_whitespace() && c != ' ';
+    let is_format = matches!(u32::from(c), 0xad | 0x600..=0x605 | 0x61c | 0x200b..=0x200f | 0x202a..=0x202e
+        | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb | 0xe0001..=0xe007f);
+    let is_private = matches!(u32::from(c), 0xe000..=0xf8ff | 0xf_0000..=0x10_ffff);
+    !(c.is_control() || is_blank || is_format || is_private)
+}
+
+/// `repr` of bytes.
+pub fn repr_bytes(bytes: &[u8]) -> String {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    let mut quoted = format!("b{quote}");
+    for byte in bytes {
+        match byte {
+            b'\\' => quoted.push_str("\\\\"),
+            b'\n' => quoted.push_str("\\n"),
+            b'\r' => quoted.push_str("\\r"),
+            b'\t' => quoted.push_str("\\t"),
+            byte if char::from(*byte) == quote => quoted.extend(['\\', quote]),
+            b' '..=b'~' => quoted.push(char::from(*byte)),
+            byte => quoted.push_str(&format!("\\x{byte:02x}")),
+        }
+    }
+    quoted.push(quote);
+    quoted
+}
+
+/// `repr` of what was read from JSON.
+pub fn repr(value: &Value) -> String {
+    match value {
+        Value::Null => "None".to_owned(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        Value::Number(number) if number.is_f64() => any_float(number.as_f64().unwrap_or_default()),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => repr_text(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(repr).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| format!("{}: {}", repr_text(key), repr(value));
+            format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
 /// Bytes as MB, rounded half to even.
 pub fn megabytes(bytes: u64) -> u64 {
     const MB: u64 = 1_048_576;
