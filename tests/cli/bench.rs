@@ -14,7 +14,7 @@ use pgherd::dcs::layout::{Layout, keys_from_dump};
 use pgherd::dcs::memory::{MemoryStore, Reach};
 
 /// The files that commands name.
-const FILES: [(&str, &str); 20] = [
+const FILES: [(&str, &str); 21] = [
     ("cit0.yml", "scope: cit\netcd3: {host: '127.0.0.1:2379'}\n"),
     ("ctl.yml", "scope: demo\netcd3: {host: '127.0.0.1:2379'}\n"),
     ("citus.yml", "scope: cit\netcd3: {host: '127.0.0.1:2379'}\ncitus: {group: 0, database: citus}\n"),
@@ -30,12 +30,19 @@ const FILES: [(&str, &str); 20] = [
     ("ed_bad", "#!/bin/sh\nprintf 'a: [b\\n' > \"$1\"\n"),
     ("ed_empty", "#!/bin/sh\n: > \"$1\"\n"),
     ("ed_ttl", "#!/bin/sh\nsed -i 's/^ttl: 20/ttl: 27/' \"$1\"\n"),
-    ("ed_race", "#!/bin/sh\nsed -i 's/^ttl: 20/ttl: 28/' \"$1\"\n"),
+    ("ed_race", RACE),
+    ("q.sql", "select 1 as a, 2 as b\n"),
     ("confd/10-a.yml", "scope: nosuch\netcd3: {host: '127.0.0.1:2379'}\n"),
     ("confd/20-b.yaml", "scope: gl\n"),
     ("confd/30-c.txt", "scope: other\n"),
     ("xdg/patroni/patronictl.yaml", "scope: gl\netcd3: {host: '127.0.0.1:2379'}\n"),
 ];
+
+/// Somebody else changes the configuration while the editor is open.
+const RACE: &str = "#!/bin/sh
+sed -i 's/^ttl: 20/ttl: 28/' \"$1\"
+test -z \"$ETCDCTL_ENDPOINTS\" || ETCDCTL_API=3 etcdctl put /service/demo/config '{\"ttl\": 99}' >/dev/null
+";
 
 const FULL: &str = "loop_wait: 2
 maximum_lag_on_failover: 1048576
@@ -89,13 +96,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for (name, text) in FILES {
-            let path = directory.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, text).unwrap();
-            let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-        }
+        write_files(directory.path(), "127.0.0.1:2379");
         Self { store: MemoryStore::new(), directory, meddles_at: None, reach: Reach::Up }
     }
 
@@ -162,6 +163,17 @@ fn layout(namespace: &str, cluster: &str, groups: Groups) -> Layout {
             Ok(group) => Layout::new(namespace, cluster, Some(group)),
             Err(_) => Layout::new(namespace, &format!("{cluster}/{group}"), None),
         },
+    }
+}
+
+/// Writes the files that commands name; `store` is where the keys are.
+pub(crate) fn write_files(directory: &Path, store: &str) {
+    for (name, text) in FILES {
+        let path = directory.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text.replace("127.0.0.1:2379", store)).unwrap();
+        let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
     }
 }
 

@@ -6,6 +6,7 @@ mod bench;
 mod binary;
 mod ours;
 mod patronictl;
+mod program;
 mod transcript;
 mod version;
 mod watch;

@@ -23,8 +23,10 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
     /// Exit code; none for a run that was killed.
     pub(crate) exit: Option<u8>,
-    /// It ran on a terminal.
+    /// It ran on a terminal: stdout is then all that was seen, with the echo of what was typed.
     pub(crate) on_terminal: bool,
+    /// What was typed.
+    pub(crate) keys: Vec<String>,
     /// A signal was sent to it.
     pub(crate) was_interrupted: bool,
 }
@@ -34,6 +36,34 @@ impl Run {
     pub(crate) fn words(&self) -> Option<Vec<String>> {
         let words = split(&self.command)?;
         (words.first().map(String::as_str) == Some("patronictl")).then_some(words)
+    }
+
+    /// The command word.
+    pub(crate) fn word(&self) -> Option<String> {
+        let words = self.words()?;
+        let mut words = words.into_iter().skip(1);
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "-c" | "-d" | "--dcs" => {
+                    words.next();
+                }
+                option if option.starts_with('-') => {}
+                _ => return Some(word),
+            }
+        }
+        None
+    }
+
+    /// What was seen on the terminal without the echo of what was typed.
+    pub(crate) fn seen(&self) -> String {
+        let mut text = self.stdout.clone();
+        let mut from = 0;
+        for key in &self.keys {
+            let Some(prompt) = text[from..].find(&format!(": {key}")) else { continue };
+            from += prompt + 2;
+            text.replace_range(from..from + key.len(), "");
+        }
+        text
     }
 }
 
@@ -91,13 +121,17 @@ pub(crate) fn read(path: &Path) -> Vec<Run> {
 fn read_line<'a>(run: &mut Run, line: &'a str, into: &'a str) -> &'a str {
     match line {
         "[stdout]" | "[stderr]" => return line,
-        "[pty]" => run.on_terminal = true,
+        "[pty]" => {
+            run.on_terminal = true;
+            return "[stdout]";
+        }
         "[no newline at end]" => {
             let output = if into == "[stderr]" { &mut run.stderr } else { &mut run.stdout };
             output.pop();
             return into;
         }
         _ if line.starts_with("[note] SIGINT") => run.was_interrupted = true,
+        _ if line.starts_with("[keys] ") => run.keys = serde_json::from_str(&line[7..]).unwrap(),
         _ if line.starts_with("[stdin] ") => run.stdin = Some(serde_json::from_str(&line[8..]).unwrap()),
         _ if line.starts_with("[exit] ") => run.exit = line[7..].parse().ok(),
         _ if into == "[stdout]" => {

@@ -19,14 +19,25 @@ use crate::fake_member::Script;
 use crate::stage::{Said, Stage, edit};
 use crate::transcript::{Run, runs, tables};
 
-const COMMANDS: [&str; 9] =
-    ["switchover", "failover", "restart", "reinit", "reload", "pause", "resume", "demote-cluster", "promote-cluster"];
+const COMMANDS: [&str; 10] = [
+    "switchover",
+    "failover",
+    "restart",
+    "reinit",
+    "reload",
+    "pause",
+    "resume",
+    "flush",
+    "demote-cluster",
+    "promote-cluster",
+];
 
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 17] = [
     ("demote_promote_cluster", include_str!("../fixtures/transcripts/demote_promote_cluster.txt")),
     ("switchover", include_str!("../fixtures/changes/switchover.txt")),
     ("switchover_scheduled", include_str!("../fixtures/changes/switchover_scheduled.txt")),
     ("failover", include_str!("../fixtures/changes/failover.txt")),
+    ("flush", include_str!("../fixtures/changes/flush.txt")),
     ("restart", include_str!("../fixtures/changes/restart.txt")),
     ("restart_pending", include_str!("../fixtures/changes/restart_pending.txt")),
     ("restart_scheduled", include_str!("../fixtures/transcripts/restart_scheduled.txt")),
