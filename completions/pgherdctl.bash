@@ -19,11 +19,17 @@ _pgherdctl() {
             pgherdctl,demote-cluster)
                 cmd="pgherdctl__subcmd__demote__subcmd__cluster"
                 ;;
+            pgherdctl,dsn)
+                cmd="pgherdctl__subcmd__dsn"
+                ;;
             pgherdctl,edit-config)
                 cmd="pgherdctl__subcmd__edit__subcmd__config"
                 ;;
             pgherdctl,failover)
                 cmd="pgherdctl__subcmd__failover"
+                ;;
+            pgherdctl,flush)
+                cmd="pgherdctl__subcmd__flush"
                 ;;
             pgherdctl,history)
                 cmd="pgherdctl__subcmd__history"
@@ -37,11 +43,17 @@ _pgherdctl() {
             pgherdctl,promote-cluster)
                 cmd="pgherdctl__subcmd__promote__subcmd__cluster"
                 ;;
+            pgherdctl,query)
+                cmd="pgherdctl__subcmd__query"
+                ;;
             pgherdctl,reinit)
                 cmd="pgherdctl__subcmd__reinit"
                 ;;
             pgherdctl,reload)
                 cmd="pgherdctl__subcmd__reload"
+                ;;
+            pgherdctl,remove)
+                cmd="pgherdctl__subcmd__remove"
                 ;;
             pgherdctl,restart)
                 cmd="pgherdctl__subcmd__restart"
@@ -68,7 +80,7 @@ _pgherdctl() {
 
     case "${cmd}" in
         pgherdctl)
-            opts="-c -d -k -h --config-file --dcs --dcs-url --insecure --help --version demote-cluster edit-config failover history list pause promote-cluster reinit reload restart resume show-config switchover topology version"
+            opts="-c -d -k -h --config-file --dcs --dcs-url --insecure --help --version demote-cluster dsn edit-config failover flush history list pause promote-cluster query reinit reload remove restart resume show-config switchover topology version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -121,6 +133,40 @@ _pgherdctl() {
                     return 0
                     ;;
                 --primary-slot-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pgherdctl__subcmd__dsn)
+            opts="-r -m -h --role --member --group --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --role)
+                    COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
+                    return 0
+                    ;;
+                --member)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -186,6 +232,32 @@ _pgherdctl() {
                     ;;
                 --candidate)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pgherdctl__subcmd__flush)
+            opts="-r -h --group --role --force --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --role)
+                    COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -287,6 +359,88 @@ _pgherdctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pgherdctl__subcmd__query)
+            opts="-f -U -W -w -r -m -c -d -h --group --format --file --password --username --watch --role --member --delimiter --command --dbname --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --username)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -U)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --role)
+                    COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
+                    return 0
+                    ;;
+                -r)
+                    COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
+                    return 0
+                    ;;
+                --member)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --delimiter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dbname)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -d)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pgherdctl__subcmd__reinit)
             opts="-h --group --force --from-leader --wait --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -322,6 +476,36 @@ _pgherdctl() {
                     ;;
                 -r)
                     COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pgherdctl__subcmd__remove)
+            opts="-f -h --group --format --confirm --force --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                --confirm)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 *)

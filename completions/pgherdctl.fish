@@ -30,14 +30,18 @@ complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s k -l insecure -d 'D
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l version -d 'Print version'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "demote-cluster" -d 'Let the cluster follow another one, from a host or an archive'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "dsn" -d 'Say where to connect to, for the leader or another member'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "edit-config" -d 'Edit the cluster\'s dynamic configuration'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "failover" -d 'Make a named member the leader, with or without one before'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "flush" -d 'Take back scheduled restarts or a scheduled switchover'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "history" -d 'Show when the cluster changed its timeline and its leader'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "list" -d 'Show the members of a cluster'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "pause" -d 'Maintenance mode: the members leave PostgreSQL alone'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "promote-cluster" -d 'Let a cluster that follows another one stand on its own'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "query" -d 'Run SQL on a member'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "reinit" -d 'Throw a replica\'s data away and clone it anew'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "reload" -d 'Let members read their configuration file again'
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "remove" -d 'Forget a cluster: remove all its keys from the DCS'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "restart" -d 'Restart PostgreSQL of some members, now or later'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "resume" -d 'End maintenance mode'
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -f -a "show-config" -d 'Show the cluster\'s dynamic configuration'
@@ -50,6 +54,15 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l primary-slot-name -d 'Name of the slot on the remote node to use for replication' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s r -l role -d 'Give a dsn of any member with this role' -r -f -a "leader\t'The holder of the leader key'
+primary\t'The holder of the leader key, unless it leads a standby cluster'
+standby-leader\t'The holder of the leader key, unless it is a primary'
+replica\t'Everybody but the holder of the leader key'
+standby\t'The same as `replica`'
+any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s m -l member -d 'Generate a dsn for this member' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s s -l set -d 'Set a value: KEY.PATH=VALUE, VALUE in YAML, empty or null removes it. May be given several times' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s p -l pg -d 'Set a PostgreSQL parameter, short for -s postgresql.parameters.NAME=VALUE. May be given several times' -r
@@ -63,6 +76,15 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l group -
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l candidate -d 'The name of the candidate' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -s r -l role -d 'Flush only members with this role' -r -f -a "leader\t'The holder of the leader key'
+primary\t'The holder of the leader key, unless it leads a standby cluster'
+standby-leader\t'The holder of the leader key, unless it is a primary'
+replica\t'Everybody but the holder of the leader key'
+standby\t'The same as `replica`'
+any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
 tsv\t'Tab-separated lines with a header'
@@ -86,6 +108,24 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l wait -d 'W
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l format -d 'Output format (pretty, tsv, json, yaml)' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s f -l file -d 'Execute the SQL commands from this file' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s U -l username -d 'Database user' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s w -l watch -d 'Show again every so many seconds' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s r -l role -d 'The role of the member to ask' -r -f -a "leader\t'The holder of the leader key'
+primary\t'The holder of the leader key, unless it leads a standby cluster'
+standby-leader\t'The holder of the leader key, unless it is a primary'
+replica\t'Everybody but the holder of the leader key'
+standby\t'The same as `replica`'
+any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s m -l member -d 'The member to ask' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l delimiter -d 'Between the columns of tsv, instead of a tab' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s c -l command -d 'The SQL commands to execute' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s d -l dbname -d 'Database' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l password -d 'Ask for the password'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s W -d 'Show again every 2 seconds'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l from-leader -d 'Get basebackup from leader'
@@ -100,6 +140,15 @@ standby\t'The same as `replica`'
 any\t'Everybody'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l confirm -d 'The cluster\'s name once more: answers the questions' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l force -d 'With --confirm: even if the cluster has a leader'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -s r -l role -d 'Restart only members with this role' -r -f -a "leader\t'The holder of the leader key'
 primary\t'The holder of the leader key, unless it leads a standby cluster'

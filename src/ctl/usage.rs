@@ -72,7 +72,7 @@ pub fn read(args: &[OsString], personality: Personality) -> Result<Cli, Said> {
         return Err(Said::Plain { text: page.help(), on_stdout: false, code: 2 });
     }
     if let Some(option) = page.foreign_option(args) {
-        return Err(page.error(&no_such_option(&option, &[])));
+        return Err(page.error(&no_such_option(&option, &page.known_options())));
     }
     let cli = Cli::read(args, personality).map_err(|error| {
         let Some(before) = options_before_unknown(args, &error) else { return page.said(&error) };
@@ -125,6 +125,13 @@ impl<'a> Page<'a> {
         })
     }
 
+    /// The long options that patronictl has here too.
+    fn known_options(&self) -> Vec<String> {
+        let word = self.word.unwrap_or_default();
+        let known = self.command.get_arguments().filter(|a| !EXTRAS.contains(&(word, a.get_id().as_str())));
+        known.filter_map(|a| a.get_long().map(|long| format!("--{long}"))).collect()
+    }
+
     fn said(&self, error: &clap::Error) -> Said {
         let text = |kind| match error.get(kind) {
             Some(ContextValue::String(text)) => text.clone(),
@@ -146,10 +153,7 @@ impl<'a> Page<'a> {
                 let names: Vec<String> = self.command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
                 format!("No such command '{arg}'.{}", did_you_mean(&arg, &names))
             }
-            ErrorKind::UnknownArgument if arg.starts_with('-') => {
-                let longs = self.command.get_arguments().filter_map(|a| a.get_long().map(|l| format!("--{l}")));
-                no_such_option(&arg, &longs.collect::<Vec<_>>())
-            }
+            ErrorKind::UnknownArgument if arg.starts_with('-') => no_such_option(&arg, &self.known_options()),
             ErrorKind::UnknownArgument | ErrorKind::TooManyValues => format!("Got unexpected extra argument ({arg})"),
             ErrorKind::MissingRequiredArgument => {
                 let name = arg.split_whitespace().next().unwrap_or(&arg);

@@ -14,11 +14,12 @@ use pgherd::dcs::layout::{Layout, keys_from_dump};
 use pgherd::dcs::memory::{MemoryStore, Reach};
 
 /// The files that commands name.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 22] = [
     ("cit0.yml", "scope: cit\netcd3: {host: '127.0.0.1:2379'}\n"),
     ("ctl.yml", "scope: demo\netcd3: {host: '127.0.0.1:2379'}\n"),
     ("citus.yml", "scope: cit\netcd3: {host: '127.0.0.1:2379'}\ncitus: {group: 0, database: citus}\n"),
     ("nodcs.yml", "scope: demo\n"),
+    ("down.yml", "scope: demo\netcd3: {host: '127.0.0.1:1'}\n"),
     ("bad.yml", "scope: [a\n"),
     ("empty.yml", ""),
     ("list.yml", "- a\n- b\n"),

@@ -157,7 +157,7 @@ async fn ask(job: &Job<'_>) -> Result<Vec<Answer>, Problem> {
     };
     let found = found.ok_or_else(nobody)?;
     let (host, port) = found.address.ok_or_else(|| Problem::Error(no_address(&found.name)))?;
-    let login = libpq::login(&host, port, &job.given, &job.context.environment).map_err(Problem::Error)?;
+    let login = libpq::login(&host, port, &job.given, job.context.environment).map_err(Problem::Error)?;
     if let Some(warning) = &login.warning {
         job.context.ui.warn(warning).map_err(Problem::Error)?;
     }
@@ -201,9 +201,8 @@ fn as_patronictl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<
 
 fn print(job: &Job<'_>, columns: &[String], values: &[Vec<rows::Value>]) -> Result<Exit, CtlError> {
     let delimiter = job.args.delimiter.as_deref().unwrap_or("\t");
-    match rows::as_patronictl(columns, values, &job.args.format, delimiter).map_err(CtlError::new)? {
-        Some(text) => job.context.ui.data(&text)?,
-        None => {}
+    if let Some(text) = rows::as_patronictl(columns, values, &job.args.format, delimiter).map_err(CtlError::new)? {
+        job.context.ui.data(&text)?;
     }
     Ok(Exit::Done)
 }
