@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Kind, Store, stderr, stdout};
+use crate::harness::{Cluster, Kind, Store};
 use crate::writer::{Writer, assert_nothing_lost};
 
 const LONG: Duration = Duration::from_secs(90);
@@ -26,16 +26,6 @@ async fn wait_topology(cluster: &Cluster) {
     }
 }
 
-async fn lead(cluster: &Cluster, target: usize) {
-    let leader = cluster.leader().await.unwrap();
-    if leader != target {
-        let (from, to) = (cluster.members[leader].name.clone(), cluster.members[target].name.clone());
-        let output = cluster.ctl(&["switchover", "e2e", "--leader", &from, "--candidate", &to, "--force"]);
-        assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
-        cluster.wait_healthy(LONG).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     let settings = json!({
@@ -44,7 +34,7 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     });
     let kinds = [Kind::Pgherd, Kind::Pgherd, Kind::Patroni];
     let mut cluster = Cluster::healthy(Store::Etcd, &kinds, settings).await;
-    lead(&cluster, 0).await;
+    cluster.switch_to(0, LONG).await;
     wait_topology(&cluster).await;
     let writer = Writer::start(&cluster).await;
 
@@ -70,7 +60,7 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     cluster.wait_healthy(LONG).await;
 
     // Patroni leads, and ours accept it.
-    lead(&cluster, 2).await;
+    cluster.switch_to(2, LONG).await;
     wait_topology(&cluster).await;
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     let interrupted = writer.interruptions();

@@ -1,20 +1,12 @@
 //! Who streams from whom: a tree of members, and what becomes of it when something dies.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::harness::{Cluster, Kind, Store, stdout};
 
 const LONG: Duration = Duration::from_secs(60);
-
-async fn until<F: Future<Output = bool>>(cluster: &Cluster, what: &str, mut holds: impl FnMut() -> F) {
-    let give_up = Instant::now() + LONG;
-    while !holds().await {
-        assert!(Instant::now() < give_up, "{what}: not within {LONG:?}\n{}", cluster.dump());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// The member that `i` streams from.
 async fn source(cluster: &Cluster, i: usize) -> Option<usize> {
@@ -25,16 +17,18 @@ async fn source(cluster: &Cluster, i: usize) -> Option<usize> {
 }
 
 async fn wait_source(cluster: &Cluster, i: usize, wanted: usize) {
-    until(cluster, &format!("n{i} streams from n{wanted}"), || async { source(cluster, i).await == Some(wanted) })
+    cluster
+        .until(&format!("n{i} streams from n{wanted}"), LONG, async || source(cluster, i).await == Some(wanted))
         .await;
 }
 
 async fn wait_rows(cluster: &Cluster, i: usize, count: &str) {
-    until(cluster, &format!("{count} rows on n{i}"), || async {
-        let answer = cluster.sql(i, "SELECT count(*) FROM t").await;
-        answer.is_ok_and(|rows| rows[0][0].as_deref() == Some(count))
-    })
-    .await;
+    cluster
+        .until(&format!("{count} rows on n{i}"), LONG, async || {
+            let answer = cluster.sql(i, "SELECT count(*) FROM t").await;
+            answer.is_ok_and(|rows| rows[0][0].as_deref() == Some(count))
+        })
+        .await;
 }
 
 /// n0 leads, n1 follows it, n2 follows n1, and n3 lives on the archive.

@@ -124,17 +124,12 @@ fn guard_of(cluster: &Cluster, i: usize) -> u32 {
     found.expect("the leader has a guard").pid.cast_unsigned()
 }
 
-async fn leader_of(cluster: &Cluster) -> usize {
-    cluster.wait_healthy(LONG).await;
-    cluster.wait_leader(LONG, |_| true).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_stops_a_primary_before_another_one_is_promoted() {
     let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
 
     // The agent is suspended.
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let loyal = Loyal::start(&cluster, leader).await;
     cluster.signal_agent(leader, "STOP");
     let moment = promoted(&cluster, 1 - leader).await;
@@ -144,7 +139,7 @@ async fn guard_stops_a_primary_before_another_one_is_promoted() {
     loyal.was_refused_from(moment, &cluster).await;
 
     // The agent dies and nobody starts it again.
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let loyal = Loyal::start(&cluster, leader).await;
     cluster.kill_agent(leader);
     let moment = promoted(&cluster, 1 - leader).await;
@@ -153,7 +148,7 @@ async fn guard_stops_a_primary_before_another_one_is_promoted() {
     cluster.start(leader);
 
     // The agent and the server are suspended; the server goes on when another one leads.
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let loyal = Loyal::start(&cluster, leader).await;
     let family = family(cluster.postmaster(leader).unwrap());
     family.iter().for_each(|pid| signal(*pid, "STOP"));
@@ -168,7 +163,7 @@ async fn guard_stops_a_primary_before_another_one_is_promoted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
     let cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let loyal = Loyal::start(&cluster, leader).await;
     let mut all = family(cluster.postmaster(leader).unwrap());
     all.push(guard_of(&cluster, leader));
@@ -185,7 +180,7 @@ async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
     assert!(late < Duration::from_secs(2), "acknowledged {late:?} after it went on\n{}", cluster.dump());
 
     // Without its guard a primary that lost its agent writes on beside the new one: what is above can fail.
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     for i in 0..OURS.len() {
         cluster.reconfigure(i, |document| document["watchdog"] = json!({"guard": false}));
         cluster.signal_agent(i, "HUP");
@@ -196,7 +191,7 @@ async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
     let moment = promoted(&cluster, 1 - leader).await;
     loyal.is_acknowledged_after(moment, &cluster).await;
     cluster.signal_agent(leader, "CONT");
-    leader_of(&cluster).await;
+    cluster.settled_leader(LONG).await;
     loyal.end().await;
     patroni_keeps_its_limits(&cluster).await;
 }
@@ -244,7 +239,7 @@ fn leader_ttl(cluster: &Cluster) -> u64 {
 async fn guard_is_handed_over_to_an_agent_that_is_back_in_time_and_leaves_a_paused_server_alone() {
     const TTL: u64 = 12;
     let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(TTL)).await;
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let before = cluster.postmaster(leader);
     cluster.kill_agent(leader);
     cluster.start(leader);
@@ -265,7 +260,7 @@ async fn guard_is_handed_over_to_an_agent_that_is_back_in_time_and_leaves_a_paus
     cluster.start(leader);
     let answer = cluster.request("PATCH", 1 - leader, "/config", &json!({"pause": null})).await;
     assert_eq!(answer.map(|(code, _)| code), Some(200));
-    leader_of(&cluster).await;
+    cluster.settled_leader(LONG).await;
     // What a clean end leaves is not watched any more.
     cluster.terminate_agent(leader, LONG);
     assert!(!cluster.log(leader).contains("did not renew"), "{}", cluster.dump());

@@ -421,6 +421,33 @@ impl Cluster {
         }
     }
 
+    /// Waits until something holds.
+    pub async fn until(&self, what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
+        let give_up = Instant::now() + limit;
+        while !holds().await {
+            assert!(Instant::now() < give_up, "{what}: not within {limit:?}\n{}", self.dump());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The leader of a cluster that has settled.
+    pub async fn settled_leader(&self, limit: Duration) -> usize {
+        self.wait_healthy(limit).await;
+        self.wait_leader(limit, |_| true).await
+    }
+
+    /// An operator makes a member the leader of a healthy cluster, unless it is.
+    pub async fn switch_to(&self, target: usize, limit: Duration) {
+        let leader = self.wait_leader(limit, |_| true).await;
+        if leader != target {
+            let (from, to) = (&self.members[leader].name, &self.members[target].name);
+            let output = self.ctl(&["switchover", &self.scope, "--leader", from, "--candidate", to, "--force"]);
+            assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), self.dump());
+            self.wait_healthy(limit).await;
+            assert_eq!(self.leader().await, Some(target), "{}", self.dump());
+        }
+    }
+
     /// Every decision in the members' journals follows from what stands beside it.
     pub async fn assert_journals_replay(&self) {
         for i in (0..self.members.len()).filter(|i| self.members[*i].kind == Kind::Pgherd) {

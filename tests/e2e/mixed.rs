@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Kind, Store, stderr, stdout};
+use crate::harness::{Cluster, Kind, Store};
 use crate::writer::{Writer, assert_nothing_lost};
 
 const LONG: Duration = Duration::from_secs(90);
@@ -14,15 +14,6 @@ fn settings() -> Value {
         "ttl": 20, "loop_wait": 2, "retry_timeout": 5,
         "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
     })
-}
-
-async fn move_to(cluster: &Cluster, target: usize) {
-    let leader = cluster.leader().await.unwrap();
-    let (from, to) = (cluster.members[leader].name.clone(), cluster.members[target].name.clone());
-    let output = cluster.ctl(&["switchover", "e2e", "--leader", &from, "--candidate", &to, "--force"]);
-    assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
-    cluster.wait_healthy(LONG).await;
-    assert_eq!(cluster.leader().await, Some(target));
 }
 
 /// The leader and its server die, and its lease with them; the other member takes over.
@@ -35,17 +26,10 @@ async fn kill(cluster: &mut Cluster, leader: usize) {
     cluster.wait_healthy(LONG).await;
 }
 
-async fn wait_synchronous(cluster: &Cluster, words: &str) {
-    let give_up = Instant::now() + LONG;
-    loop {
-        let leader = cluster.wait_leader(LONG, |_| true).await;
-        let view = cluster.get(leader, "/cluster").await.map(|(_, body)| body).unwrap_or_default();
-        if view.contains(words) {
-            return;
-        }
-        assert!(Instant::now() < give_up, "no {words}\n{}", cluster.dump());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+/// The leader's view of the cluster has a member of this role.
+async fn is_listed(cluster: &Cluster, role: &str) -> bool {
+    let Some(leader) = cluster.leader().await else { return false };
+    cluster.get(leader, "/cluster").await.is_some_and(|(_, view)| view.contains(role))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,21 +41,21 @@ async fn leaders_change_in_both_directions_in_every_mode() {
     {
         cluster.request("PATCH", 0, "/config", &json!({"synchronous_mode": mode})).await.unwrap();
         for _ in 0..2 {
-            wait_synchronous(&cluster, standby).await;
+            cluster.until(standby, LONG, async || is_listed(&cluster, standby).await).await;
             writer.wait_acknowledged_after(Instant::now(), LONG).await;
             let leader = cluster.leader().await.unwrap();
             // In asynchronous mode rows of the last moment may die with a leader that was killed.
             if mode == json!(false) {
-                move_to(&cluster, 1 - leader).await;
+                cluster.switch_to(1 - leader, LONG).await;
             } else {
                 kill(&mut cluster, leader).await;
             }
         }
         for _ in 0..2 {
-            wait_synchronous(&cluster, standby).await;
+            cluster.until(standby, LONG, async || is_listed(&cluster, standby).await).await;
             writer.wait_acknowledged_after(Instant::now(), LONG).await;
             let leader = cluster.leader().await.unwrap();
-            move_to(&cluster, 1 - leader).await;
+            cluster.switch_to(1 - leader, LONG).await;
         }
     }
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
@@ -96,7 +80,7 @@ async fn a_cluster_migrates_member_by_member_and_back() {
         for i in (0..3).filter(|i| *i != leader) {
             hand_over(&mut cluster, i, kind).await;
         }
-        move_to(&cluster, (leader + 1) % 3).await;
+        cluster.switch_to((leader + 1) % 3, LONG).await;
         leader_changes += 1;
         hand_over(&mut cluster, leader, kind).await;
         writer.wait_acknowledged_after(Instant::now(), LONG).await;

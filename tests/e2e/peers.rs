@@ -19,12 +19,9 @@ fn settings() -> serde_json::Value {
 async fn our_cli_runs_a_patroni_cluster() {
     let cluster = Cluster::healthy(Store::Etcd, &[Kind::Patroni, Kind::Patroni], settings()).await;
     let leader = cluster.leader().await.unwrap();
-    let (from, to) = (cluster.members[leader].name.clone(), cluster.members[1 - leader].name.clone());
+    let from = cluster.members[leader].name.clone();
     prints_the_same(&cluster);
-    let output = cluster.ctl(&["switchover", "e2e", "--leader", &from, "--candidate", &to, "--force"]);
-    assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), cluster.dump());
-    cluster.wait_healthy(LONG).await;
-    assert_eq!(cluster.leader().await, Some(1 - leader));
+    cluster.switch_to(1 - leader, LONG).await;
     let output = cluster.ctl(&["restart", "e2e", &from, "--force"]);
     assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
     cluster.wait_healthy(LONG).await;

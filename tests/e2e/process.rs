@@ -40,14 +40,6 @@ fn micros() -> u64 {
     u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap()
 }
 
-async fn until(what: &str, cluster: &Cluster, mut holds: impl AsyncFnMut() -> bool) {
-    let give_up = Instant::now() + LONG;
-    while !holds().await {
-        assert!(Instant::now() < give_up, "{what} did not come\n{}", cluster.dump());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 async fn ends(cluster: &mut Cluster, i: usize) {
     let give_up = Instant::now() + LONG;
     while !cluster.agent_has_ended(i) {
@@ -91,7 +83,7 @@ async fn systemd_reloads_and_refusals() {
     assert!(line["lvl"] == "INFO" && line["message"].as_str().unwrap().starts_with("pgherd "), "{line}");
 
     // Children get neither our variables nor systemd's socket.
-    until("the callback", &cluster, async || cluster.path("environment").exists()).await;
+    cluster.until("the callback", LONG, async || cluster.path("environment").exists()).await;
     let environment = fs::read_to_string(cluster.path("environment")).unwrap();
     let postmaster = fs::read_to_string(format!("/proc/{}/environ", cluster.postmaster(0).unwrap())).unwrap();
     for text in [environment, postmaster] {
@@ -152,9 +144,9 @@ async fn takes_over_a_reload(cluster: &Cluster, systemd: &Systemd, log: &dyn Fn(
         let (_, body) = http("GET", port, "/patroni", None).await?;
         serde_json::from_str::<Value>(&body).ok()
     };
-    until("the new address", cluster, async || status().await.is_some_and(|s| s["tags"]["zone"] == "a")).await;
+    cluster.until("the new address", LONG, async || status().await.is_some_and(|s| s["tags"]["zone"] == "a")).await;
     assert!(cluster.get(0, "/patroni").await.is_none(), "the old address is given up");
-    until("plain lines", cluster, async || log().contains("DEBUG <patroni")).await;
+    cluster.until("plain lines", LONG, async || log().contains("DEBUG <patroni")).await;
 
     // Broken in one place: nothing of it counts.
     let broken = fs::read_to_string(cluster.path("n0.yml")).unwrap().replace("\"zone\": \"a\"", "\"zone\": \"b");
@@ -162,7 +154,7 @@ async fn takes_over_a_reload(cluster: &Cluster, systemd: &Systemd, log: &dyn Fn(
     cluster.signal_agent(0, "HUP");
     systemd.hears("RELOADING=1\n");
     systemd.hears("READY=1\n");
-    until("the complaint", cluster, async || log().contains("the old one stays in force")).await;
+    cluster.until("the complaint", LONG, async || log().contains("the old one stays in force")).await;
     let complaint = log().lines().find(|line| line.contains("stays in force")).unwrap().to_owned();
     assert!(complaint.contains("n0.yml") && complaint.contains("line "), "{complaint}");
     assert_eq!(status().await.unwrap()["tags"]["zone"], "a");

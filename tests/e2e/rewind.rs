@@ -117,12 +117,7 @@ async fn a_diverged_leader_ends_as_configured() {
             failed_rewind_stays_down(&cluster).await;
         }
     }
-    if cluster.leader().await != Some(MAY_REMOVE) {
-        let (from, to) = (&cluster.members[1 - MAY_REMOVE].name, &cluster.members[MAY_REMOVE].name);
-        let output = cluster.ctl(&["switchover", "e2e", "--leader", from, "--candidate", to, "--force"]);
-        assert!(output.status.success(), "{}\n{}", stdout(&output), stderr(&output));
-        cluster.wait_healthy(LONG).await;
-    }
+    cluster.switch_to(MAY_REMOVE, LONG).await;
     divergence_without_rewind_makes_way_for_a_clone(&cluster).await;
 }
 

@@ -81,11 +81,6 @@ async fn configure(cluster: &Cluster, i: usize, change: serde_json::Value) {
     assert_eq!(code, Some(200), "{}", cluster.dump());
 }
 
-async fn leader_of(cluster: &Cluster) -> usize {
-    cluster.wait_healthy(LONG).await;
-    cluster.wait_leader(LONG, |_| true).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn watchdog_counts_down_beside_a_primary_and_fires_before_another_one_is_promoted() {
     let dynamic = json!({"ttl": 6, "loop_wait": 1, "retry_timeout": 2, "postgresql": {"use_pg_rewind": true}});
@@ -101,7 +96,7 @@ async fn watchdog_counts_down_beside_a_primary_and_fires_before_another_one_is_p
     }
 
     // Armed before it leads, by a timeout below the ttl; fed then. A replica has nothing to arm.
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let device = &devices[leader];
     let at = device.hears(0, "11", &cluster).await;
     assert!(device.text().starts_with("Ctimeout=3\n1"), "{:?}", device.text());
@@ -137,7 +132,7 @@ async fn watchdog_counts_down_beside_a_primary_and_fires_before_another_one_is_p
     let done = cluster.ctl(&["switchover", "e2e", "--force"]);
     assert!(done.status.success(), "{}\n{}", stdout(&done), cluster.dump());
     device.hears(at, "V", &cluster).await;
-    let (old, leader) = (leader, leader_of(&cluster).await);
+    let (old, leader) = (leader, cluster.settled_leader(LONG).await);
     assert_eq!(leader, 1 - old);
     let device = &devices[leader];
     device.hears(0, "1", &cluster).await;
@@ -152,7 +147,7 @@ async fn watchdog_counts_down_beside_a_primary_and_fires_before_another_one_is_p
     device.hears(0, "V", &cluster).await;
 
     // The end of an agent is the end of its server, and of its watchdog.
-    let leader = leader_of(&cluster).await;
+    let leader = cluster.settled_leader(LONG).await;
     let at = devices[leader].text().len();
     cluster.terminate_agent(leader, LONG);
     devices[leader].hears(at, "V", &cluster).await;

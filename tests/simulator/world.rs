@@ -184,7 +184,7 @@ impl World {
     }
 
     async fn moment(&mut self) -> Outcome {
-        sleep(std::env::var("MOM").map_or(MOMENT, |m| Duration::from_millis(m.parse().unwrap()))).await;
+        sleep(MOMENT).await;
         self.fleet.tick();
         for member in &mut self.members {
             member.tick(&self.config);
