@@ -28,6 +28,8 @@ pub enum Kind {
 pub enum Store {
     Etcd,
     Embedded,
+    /// The story runs the servers itself and tells the members about them.
+    Elsewhere,
 }
 
 pub struct Member {
@@ -139,6 +141,9 @@ impl Cluster {
     }
 
     pub fn start_store(&mut self) {
+        if self.kind == Store::Elsewhere {
+            return;
+        }
         let data = self.path("store");
         fs::create_dir_all(&data).unwrap();
         give(&data);
@@ -150,7 +155,7 @@ impl Cluster {
                 command.arg("--data-dir").arg(&data);
                 command
             }
-            Store::Etcd => {
+            _ => {
                 let mut command = as_user(Path::new("/usr/bin/etcd"));
                 let client = format!("http://127.0.0.1:{}", self.store_port);
                 let peer = format!("http://127.0.0.1:{}", free_port());
@@ -333,9 +338,13 @@ impl Cluster {
     }
 
     pub fn log_of(&self, name: &str) -> String {
-        let text = fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default();
+        let text = self.whole_log_of(name);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(200)..].join("\n")
+    }
+
+    fn whole_log_of(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
     }
 
     /// Everything an investigation needs.

@@ -5,6 +5,8 @@
 
 mod commands;
 mod crash;
+mod etcd_cluster;
+mod etcd_nodes;
 mod failsafe;
 mod following;
 #[path = "../support/ground.rs"]

@@ -295,9 +295,13 @@ impl Pool {
         let what = format!("{} at {url}", plan.what);
         let error = match failure {
             Failure::LeaseNotFound => return Failed::LeaseNotFound,
-            Failure::BadCredentials(_) if !self.state().was_authenticated => DcsError::Config(format!(
-                "etcd at {url} does not accept the user name and password of section etcd3; correct them"
-            )),
+            Failure::BadCredentials(_) if !self.state().was_authenticated => {
+                let name = self.access.credentials.as_ref().map_or("", |(name, _)| name);
+                DcsError::Config(format!(
+                    "etcd at {url} does not accept user `{name}` with this password; correct `username` and `password` \
+                     of section etcd3"
+                ))
+            }
             failure @ (Failure::NotConnected(_) | Failure::Lost(_) | Failure::Later(_)) => {
                 DcsError::Unavailable { what, source: Some(failure.into()) }
             }

@@ -88,7 +88,11 @@ impl Watcher {
         loop {
             let message = tokio::select! {
                 biased;
-                _ = moved.changed() => return true,
+                _ = moved.changed() => {
+                    // Something failed, and what stands by should be what there is.
+                    self.next_discovery = Instant::now();
+                    return true;
+                }
                 message = events.message() => message,
                 () = sleep_until(self.next_discovery) => {
                     self.discover_if_due().await;
