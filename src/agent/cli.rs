@@ -56,6 +56,12 @@ pub struct GuardArgs {
     /// The server's data directory
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// The agent's configuration
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Give the leader key back and end: agent and server are dead
+    #[arg(long)]
+    pub release: bool,
 }
 
 /// Serve the embedded store: one process that speaks etcd's v3 API

@@ -54,6 +54,11 @@ impl Files {
         self.warnings.iter().for_each(|warning| warn!("{warning}"));
     }
 
+    /// The file or directory, if there is one beside the environment.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// What was last read.
     pub(super) fn local(&self) -> Arc<LocalConfig> {
         Arc::clone(&self.current.borrow())

@@ -15,6 +15,11 @@
 //! time finds it by the name of its socket and extends the deadline; until it has something to say of it, what its
 //! predecessor said stays in force. The name and the words must stay the same in every release, for a new agent finds
 //! the guard of the old one.
+//!
+//! When agent and server are both gone, nobody is left to hand the leader key on, and the others would wait for the
+//! lease to expire. The guard knows that nothing of the server runs any more, so it has the key given back at once.
+//! An agent that starts therefore greets the guard before it does anything with the key: while the key is being given
+//! back it gets no answer, and once it has been answered the key is its own again.
 
 pub mod keeper;
 pub mod process;
@@ -40,6 +45,8 @@ const MAX_LINE: usize = 256;
 pub struct Guarded {
     /// The server's data directory.
     pub data_dir: PathBuf,
+    /// The agent's configuration file or directory, with which the leader key is given back.
+    pub config: Option<PathBuf>,
     /// The postmaster as last seen.
     pub postmaster: Box<dyn Fn() -> Option<Postmaster> + Send>,
     /// `watchdog.guard`, read anew each time.
@@ -58,6 +65,8 @@ pub enum Order {
     },
     /// Nothing needs to be stopped.
     Disarm,
+    /// An agent has started and has nothing to say yet: what its predecessor said stays in force.
+    Greet,
 }
 
 impl Order {
@@ -75,13 +84,14 @@ impl fmt::Display for Order {
                 write!(f, "arm {deadline_ms} {pid} {ticks}")
             }
             Self::Disarm => f.write_str("disarm"),
+            Self::Greet => f.write_str("greet"),
         }
     }
 }
 
 /// A line that is no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("neither `arm DEADLINE PID START` nor `disarm`")]
+#[error("neither `arm DEADLINE PID START` nor `disarm` nor `greet`")]
 pub struct NoOrder;
 
 impl FromStr for Order {
@@ -91,6 +101,7 @@ impl FromStr for Order {
         let words: Vec<&str> = line.split(' ').collect();
         match *words.as_slice() {
             ["disarm"] => Ok(Self::Disarm),
+            ["greet"] => Ok(Self::Greet),
             ["arm", deadline, pid, ticks] => {
                 let pid: i32 = pid.parse().map_err(|_| NoOrder)?;
                 let start_ticks = ticks.parse().map_err(|_| NoOrder)?;
@@ -145,7 +156,7 @@ mod tests {
     fn orders_survive_the_line() {
         let known = Order::arm(Duration::from_millis(1234), Some(Postmaster { pid: 42, start_ticks: 7 }));
         assert_eq!(known.to_string(), "arm 1234 42 7");
-        for order in [known, Order::arm(Duration::from_secs(5), None), Order::Disarm] {
+        for order in [known, Order::arm(Duration::from_secs(5), None), Order::Disarm, Order::Greet] {
             assert_eq!(order.to_string().parse(), Ok(order));
         }
         for line in ["", "arm", "arm 1 2", "arm x 2 3", "arm 1 2 3 4", "disarm now", "arm -1 2 3"] {

@@ -91,6 +91,8 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let config = PostgresConfig::build(&local, &dynamic);
     let config = config.map_err(|error| StartError(chain(&error.located(&files.origins()))))?.0;
     let server = Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()));
+    let data_dir = server.site().data_dir();
+    let link = tokio::task::block_in_place(|| guard::keeper::greet(&data_dir));
     let configure =
         Reloading { files: Arc::clone(files), log: log.clone(), notify: Arc::clone(notify), peers: Arc::clone(&peers) };
     let ports = Ports {
@@ -109,7 +111,7 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let node = AgentNode { board: Arc::clone(&board), ports, gauge, scope: local.scope.clone() };
     let api = super::rest::serve(files, Arc::new(node), &rest).await.map_err(StartError)?;
     let deadline = watch_deadline(&runner, Arc::clone(&server))?;
-    let guard = keep_guard(&runner, &server, files)?;
+    let guard = keep_guard(&runner, &server, files, link)?;
     let hooks = tokio::spawn(serve_signals(signals, Arc::clone(&board)));
     notify.ready();
 
@@ -129,6 +131,15 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
             ExitCode::FAILURE
         }
     })
+}
+
+/// Gives the leader key back for an agent of this configuration that is dead, as is its server. Only its guard can know.
+pub async fn release(path: Option<&Path>) -> Result<ExitCode, StartError> {
+    tls::install_provider();
+    let files = Files::read(path, std::env::vars().collect()).map_err(StartError)?;
+    let dcs = connect(&files.local(), &files).await?;
+    dcs.release_leader(None).await.map_err(|error| StartError(chain(&error)))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// PostgreSQL refuses to run as root, and so would everything after it.
@@ -210,14 +221,16 @@ fn keep_guard(
     runner: &Runner,
     server: &Arc<Server>,
     files: &Arc<Files>,
+    link: Option<guard::keeper::Link>,
 ) -> Result<std::thread::JoinHandle<()>, StartError> {
     let (asked, local) = (Arc::clone(server), Arc::clone(files));
     let guarded = guard::Guarded {
         data_dir: server.site().data_dir(),
+        config: files.path().map(Path::to_owned),
         postmaster: Box::new(move || asked.postmaster()),
         is_on: Box::new(move || local.local().watchdog.guard),
     };
-    guard::keeper::keep(runner.lease(), guarded)
+    guard::keeper::keep(runner.lease(), guarded, link)
         .map_err(|error| StartError(format!("the guard cannot be kept informed: {error}")))
 }
 

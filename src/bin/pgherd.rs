@@ -27,8 +27,10 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
-    if let Some(Command::Guard(args)) = &cli.command {
-        return Ok(guard::process::run(&args.data_dir)?);
+    if let Some(Command::Guard(args)) = &cli.command
+        && !args.release
+    {
+        return Ok(guard::process::run(&args.data_dir, args.config.as_deref())?);
     }
     if cli.validate_config {
         return Ok(report(&validate::validate_for(&cli), cli.print));
@@ -50,7 +52,8 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Demo(args)) => Ok(runtime.block_on(demo::run(&args))?),
-        Some(Command::Guard(_)) | None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
+        Some(Command::Guard(args)) => Ok(runtime.block_on(life::release(args.config.as_deref()))?),
+        None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
     }
 }
 

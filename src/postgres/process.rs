@@ -370,6 +370,14 @@ pub fn stop_at_once(
     (postmasters.len(), killed)
 }
 
+/// Nothing of this server runs: neither the postmaster that was known, nor one that the pid file names, nor a process
+/// that outlived its postmaster and may still answer a client.
+pub fn has_left_nothing(data_dir: &Path, known: Option<Postmaster>) -> bool {
+    !known.is_some_and(Postmaster::is_alive)
+        && matches!(named(data_dir, "postgres"), Named::Nobody | Named::Stranger(_))
+        && servers_in(data_dir).iter().all(|process| process.is_zombie)
+}
+
 /// Time since boot in the clock ticks that processes' start times are told in.
 pub fn ticks(since_boot: Duration) -> u64 {
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();

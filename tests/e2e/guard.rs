@@ -235,6 +235,21 @@ fn leader_ttl(cluster: &Cluster) -> u64 {
     etcdctl(cluster, &["lease", "timetolive", &format!("{lease:x}")])["granted-ttl"].as_u64().unwrap_or(0)
 }
 
+/// The lease lives for longer than anything here waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn guard_gives_the_key_back_when_neither_agent_nor_server_is_left() {
+    let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(120)).await;
+    for _ in 0..2 {
+        let leader = cluster.settled_leader(LONG).await;
+        cluster.kill_agent(leader);
+        cluster.kill_postmaster(leader);
+        promoted(&cluster, 1 - leader).await;
+        assert!(cluster.log(leader).contains("the leader key is given back"), "{}", cluster.dump());
+        cluster.start(leader);
+    }
+    cluster.settled_leader(LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_is_handed_over_to_an_agent_that_is_back_in_time_and_leaves_a_paused_server_alone() {
     const TTL: u64 = 12;

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 use crate::agent::lease::{Lease, Stated};
 use crate::postgres::process_tree;
 
+use super::process::RELEASE_LIMIT;
 use super::{Guarded, MAX_LINE, Order, address, peer, take_line};
 
 /// How often the guard is looked after when there is nothing to tell it.
@@ -27,15 +28,34 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// A guard that is well answers much sooner.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
+/// A guard that is giving the leader key back answers when that is done or given up, see [`RELEASE_LIMIT`].
+const GREETING_LIMIT: Duration = RELEASE_LIMIT.saturating_add(Duration::from_secs(2));
+
 /// A guard that was just started listens much sooner.
 const START_LIMIT: Duration = Duration::from_secs(2);
 
 /// A guard that left so many orders in a row unanswered is replaced.
 const MAX_MISSES: u32 = 3;
 
-/// Starts the thread. It ends when the lease is closed, after the last word was passed on.
-pub(in crate::agent) fn keep(lease: Arc<Lease>, guarded: Guarded) -> io::Result<JoinHandle<()>> {
-    let keeper = Keeper { guarded, link: None, child: None, had_guard: false, is_complained: false };
+/// Greets the guard that an earlier agent of this data directory may have left, and waits until it answers: it may be
+/// giving the leader key back. Nobody must use the key before. Blocks.
+pub(in crate::agent) fn greet(data_dir: &std::path::Path) -> Option<Link> {
+    let mut link = Link::connect(data_dir).ok()?;
+    debug!("the guard (process {}) of an earlier agent is taken over", link.pid);
+    match link.tell_within(Order::Greet, GREETING_LIMIT) {
+        Ok(()) => Some(link),
+        Err(error) => {
+            warn!("the guard of an earlier agent (process {}) does not answer ({error}); it is ended", link.pid);
+            process_tree::signal(link.pid, Signal::SIGKILL);
+            None
+        }
+    }
+}
+
+/// Starts the thread; `link` is what [`greet`] returned. It ends when the lease is closed, after the last word was
+/// passed on.
+pub(in crate::agent) fn keep(lease: Arc<Lease>, guarded: Guarded, link: Option<Link>) -> io::Result<JoinHandle<()>> {
+    let keeper = Keeper { guarded, had_guard: link.is_some(), link, child: None, is_complained: false };
     std::thread::Builder::new().name("guard-keeper".into()).spawn(move || keeper.run(&lease))
 }
 
@@ -136,9 +156,6 @@ impl Keeper {
     fn find_or_start(&mut self) -> io::Result<Link> {
         let give_up = Instant::now() + START_LIMIT;
         if let Ok(link) = Link::connect(&self.guarded.data_dir) {
-            if !self.had_guard {
-                debug!("the guard (process {}) of an earlier agent is taken over", link.pid);
-            }
             return Ok(link);
         }
         if let Some(mut child) = self.child.take()
@@ -147,7 +164,7 @@ impl Keeper {
             // On its way out, or it has not begun yet.
             self.child = Some(child);
         } else {
-            self.child = Some(start(&self.guarded.data_dir)?);
+            self.child = Some(start(&self.guarded)?);
         }
         loop {
             match Link::connect(&self.guarded.data_dir) {
@@ -158,24 +175,29 @@ impl Keeper {
     }
 }
 
-/// Starts the same program as we are, also when its file was replaced meanwhile.
-fn start(data_dir: &std::path::Path) -> io::Result<Child> {
-    let program = std::env::current_exe().ok().filter(|path| path.exists());
-    let mut command = Command::new(program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")));
-    command.arg0("pgherd").arg("guard").arg("--data-dir").arg(data_dir).current_dir("/");
+/// Starts the guard where we are and with our environment: it must find what we find to give the leader key back.
+fn start(guarded: &Guarded) -> io::Result<Child> {
+    let mut command = ourselves();
+    command.arg("guard").arg("--data-dir").arg(&guarded.data_dir);
+    if let Some(config) = &guarded.config {
+        command.arg("--config").arg(config);
+    }
+    // Whoever waits for the agent does not wait for its guard.
+    command.env_remove("NOTIFY_SOCKET");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-    // Passwords, and the socket of whoever waits for the agent, are none of its business.
-    let consumed = std::env::vars_os().filter(|(name, _)| {
-        name.to_str().is_some_and(|name| crate::config::overlay::is_consumed(name) || name == "NOTIFY_SOCKET")
-    });
-    consumed.for_each(|(name, _)| {
-        command.env_remove(name);
-    });
     command.spawn()
 }
 
+/// The same program as we are, also when its file was replaced meanwhile.
+pub(super) fn ourselves() -> Command {
+    let program = std::env::current_exe().ok().filter(|path| path.exists());
+    let mut command = Command::new(program.unwrap_or_else(|| PathBuf::from("/proc/self/exe")));
+    command.arg0("pgherd");
+    command
+}
+
 /// A connection to a guard.
-struct Link {
+pub(in crate::agent) struct Link {
     stream: UnixStream,
     /// The guard's process.
     pid: i32,
@@ -197,12 +219,16 @@ impl Link {
 
     /// Tells an order unless it is known, and waits for the answer.
     fn tell(&mut self, order: Order) -> io::Result<()> {
+        self.tell_within(order, ANSWER_LIMIT)
+    }
+
+    fn tell_within(&mut self, order: Order, limit: Duration) -> io::Result<()> {
         if self.acknowledged == Some(order) {
             return Ok(());
         }
         let line = order.to_string();
         self.stream.write_all(format!("{line}\n").as_bytes())?;
-        let (wanted, give_up) = (format!("ok {line}"), Instant::now() + ANSWER_LIMIT);
+        let (wanted, give_up) = (format!("ok {line}"), Instant::now() + limit);
         loop {
             while let Some(line) = take_line(&mut self.received) {
                 if line == wanted {

@@ -3,15 +3,16 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::io::clock::since_boot;
-use crate::postgres::process::{Postmaster, stop_at_once, ticks};
+use crate::postgres::process::{Postmaster, has_left_nothing, stop_at_once, ticks};
 
+use super::keeper::ourselves;
 use super::{MAX_LINE, Order, address, peer, take_line};
 
 /// While there is something to watch, the clock is looked at no less often: a suspended machine resumes in the middle
@@ -30,11 +31,18 @@ const AFTERMATH: Duration = Duration::from_secs(5);
 /// With nothing to watch and nobody connected, the guard ends after this, in which its agent may still be on its way.
 const IDLE: Duration = Duration::from_secs(3);
 
+/// So many looks in a row must find nothing of the server before the leader key is given back: one that was being
+/// started when its agent died may show itself a little later.
+const LOOKS: u32 = 3;
+
+/// Giving the leader key back may take this long; whoever greets us meanwhile waits.
+pub(super) const RELEASE_LIMIT: Duration = Duration::from_secs(5);
+
 /// More connections than that are not ours.
 const MAX_PEERS: usize = 8;
 
 /// Runs the guard of a data directory until nobody needs it. Another one that is there already is fine.
-pub fn run(data_dir: &Path) -> io::Result<ExitCode> {
+pub fn run(data_dir: &Path, config: Option<&Path>) -> io::Result<ExitCode> {
     // Out of the agent's session: no key press and no closed terminal ends us. Fails only if we lead a group already.
     let _ = nix::unistd::setsid();
     let listener = match UnixListener::bind_addr(&address(data_dir)?) {
@@ -43,11 +51,17 @@ pub fn run(data_dir: &Path) -> io::Result<ExitCode> {
         Err(error) => return Err(error),
     };
     listener.set_nonblocking(true)?;
-    serve(&listener, data_dir);
+    serve(&listener, &Place { data_dir: data_dir.to_owned(), config: config.map(Path::to_owned) });
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(listener: &UnixListener, data_dir: &Path) {
+/// What the guard was started for.
+struct Place {
+    data_dir: PathBuf,
+    config: Option<PathBuf>,
+}
+
+fn serve(listener: &UnixListener, place: &Place) {
     let mut duty = Duty::new(since_boot());
     let mut peers: Vec<Peer> = Vec::new();
     loop {
@@ -61,7 +75,11 @@ fn serve(listener: &UnixListener, data_dir: &Path) {
         peers.retain(|peer| peer.is_open);
         let now = since_boot();
         if let Some(stop) = duty.due(now) {
-            fire(data_dir, &stop);
+            fire(&place.data_dir, &stop);
+        }
+        let is_gone = |server: Option<Postmaster>| has_left_nothing(&place.data_dir, server);
+        if duty.is_orphaned(now, !peers.is_empty(), is_gone) {
+            give_back(place);
         }
         if duty.is_over(now, !peers.is_empty()) {
             return;
@@ -150,23 +168,48 @@ struct Duty {
     needed_at: Duration,
     /// The last word was that nothing is to be watched: whoever said that and went does not need us.
     is_released: bool,
+    /// The server that ran under the leader key, until the key has been given back.
+    leads: Option<Option<Postmaster>>,
+    /// Looks in a row that found neither an agent nor a server.
+    looks: u32,
 }
 
 impl Duty {
     fn new(now: Duration) -> Self {
-        Self { armed: None, aftermath: None, needed_at: now, is_released: false }
+        Self { armed: None, aftermath: None, needed_at: now, is_released: false, leads: None, looks: 0 }
     }
 
     fn take(&mut self, order: Order, now: Duration) {
         self.needed_at = now;
         self.aftermath = None;
         self.is_released = order == Order::Disarm;
-        self.armed = match order {
+        match order {
             Order::Arm { deadline_ms, postmaster } => {
-                Some(Stop { deadline: Duration::from_millis(deadline_ms), postmaster, is_again: false })
+                let deadline = Duration::from_millis(deadline_ms);
+                self.armed = Some(Stop { deadline, postmaster, is_again: false });
+                self.leads = Some(postmaster);
             }
-            Order::Disarm => None,
-        };
+            Order::Disarm => (self.armed, self.leads) = (None, None),
+            Order::Greet => {}
+        }
+    }
+
+    /// Agent and server died with the leader key in their hands: time to give it back, which is said once. What shows
+    /// itself of the server after that is stopped.
+    fn is_orphaned(
+        &mut self,
+        now: Duration,
+        is_connected: bool,
+        is_gone: impl FnOnce(Option<Postmaster>) -> bool,
+    ) -> bool {
+        let alone = self.leads.filter(|_| !is_connected);
+        self.looks = if alone.is_some_and(is_gone) { self.looks + 1 } else { 0 };
+        if self.looks < LOOKS {
+            return false;
+        }
+        let stop = Stop { deadline: now, postmaster: self.leads.flatten(), is_again: true };
+        (self.armed, self.leads, self.aftermath) = (None, None, Some((stop, now + AFTERMATH)));
+        true
     }
 
     /// What is to be stopped now.
@@ -207,13 +250,36 @@ fn fire(data_dir: &Path, stop: &Stop) {
         (_, 0) => "PostgreSQL was stopped at once".to_owned(),
         _ => format!("PostgreSQL was stopped at once ({killed} of its processes by SIGKILL)"),
     };
+    say(data_dir, &format!("the agent did not renew the leader lease in time: {what}"));
+}
+
+fn say(data_dir: &Path, what: &str) {
     let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
     // Where our words go is no reason to end.
-    let _ = writeln!(
-        io::stderr(),
-        "{now} ERROR: guard of {}: the agent did not renew the leader lease in time: {what}",
-        data_dir.display()
-    );
+    let _ = writeln!(io::stderr(), "{now} ERROR: guard of {}: {what}", data_dir.display());
+}
+
+/// Another process asks the DCS: this one has nothing that could wait. If it fails, the lease expires as it would have.
+fn give_back(place: &Place) {
+    say(&place.data_dir, "the agent is gone, and nothing of PostgreSQL runs: the leader key is given back");
+    let mut command = ourselves();
+    command.arg("guard").arg("--data-dir").arg(&place.data_dir).arg("--release");
+    if let Some(config) = &place.config {
+        command.arg("--config").arg(config);
+    }
+    let Ok(mut child) = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn() else {
+        return say(&place.data_dir, "the leader key stays until its lease expires: no process could be started");
+    };
+    let give_up = since_boot() + RELEASE_LIMIT;
+    while matches!(child.try_wait(), Ok(None)) {
+        if since_boot() >= give_up {
+            say(&place.data_dir, "the leader key stays until its lease expires: the DCS did not answer in time");
+            let _ = child.kill();
+            let _ = child.wait();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[cfg(test)]
@@ -249,6 +315,27 @@ mod tests {
         assert!(duty.due(at(10_000)).is_some());
         duty.take(Order::Disarm, at(10_100));
         assert_eq!(duty.due(at(10_200)), None, "an agent that speaks looks after its server itself");
+    }
+
+    #[test]
+    fn the_key_is_given_back_once_when_neither_agent_nor_server_is_left() {
+        let (gone, runs) = (|_| true, |_| false);
+        let mut duty = Duty::new(T0);
+        assert!((0..9).all(|_| !duty.is_orphaned(T0, false, gone)), "nobody led");
+        duty.take(Order::arm(at(9_000), None), T0);
+        assert!((0..9).all(|_| !duty.is_orphaned(T0, true, gone)), "the agent starts it again");
+        assert!((0..9).all(|_| !duty.is_orphaned(T0, false, runs)), "another agent may be in time");
+        for looks in [[true, true, false], [false, true, false]] {
+            assert!(looks.iter().all(|is_gone| !duty.is_orphaned(T0, false, |_| *is_gone)));
+        }
+        duty.take(Order::Greet, T0);
+        assert!(duty.due(at(9_000)).is_some(), "a greeting changes nothing");
+        assert_eq!([0; 3].map(|_| duty.is_orphaned(at(9_100), false, gone)), [false, false, true]);
+        assert!((0..9).all(|_| !duty.is_orphaned(at(9_200), false, gone)), "once");
+        assert!(duty.due(at(9_300)).is_some_and(|stop| stop.is_again), "stragglers are stopped");
+        duty.take(Order::arm(at(20_000), None), at(10_000));
+        duty.take(Order::Disarm, at(10_000));
+        assert!((0..9).all(|_| !duty.is_orphaned(at(10_000), false, gone)), "a replica, or maintenance mode");
     }
 
     #[test]
