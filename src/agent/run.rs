@@ -31,6 +31,9 @@ const MAX_DECISIONS: usize = 12;
 /// Two cycles are at least this far apart, so that no pair of events can make the loop spin.
 const MIN_PERIOD: Duration = Duration::from_millis(20);
 
+/// Which part of its period a follower runs behind the holder.
+const BEHIND: u32 = 20;
+
 /// A look at the local server takes no longer.
 const LOOK_BUDGET: Duration = Duration::from_secs(2);
 
@@ -71,6 +74,8 @@ pub struct Runner {
     pub(super) is_leaving: bool,
     /// The moment before the members were last asked whether we may lead on without the DCS.
     pub(super) failsafe_asked: Option<Sent>,
+    /// Another member leads, and nothing is to be done here.
+    follows: bool,
     reconfigure: Option<JoinHandle<Result<(), PgError>>>,
     config_version: Option<Version>,
     pending: Vec<Request>,
@@ -106,6 +111,7 @@ impl Runner {
             ended: None,
             is_leaving: false,
             failsafe_asked: None,
+            follows: false,
             reconfigure: None,
             config_version: None,
             pending: Vec::new(),
@@ -168,13 +174,20 @@ impl Runner {
             if let Some(ended) = self.ended.take() {
                 return self.leave(ended).await;
             }
-            let period = wake_after.map_or(self.settings.loop_wait, |after| after.min(self.settings.loop_wait));
+            let period = wake_after.map_or(self.period(), |after| after.min(self.settings.loop_wait));
             wake_at = Instant::now() + period.max(MIN_PERIOD);
             let earliest = began + MIN_PERIOD;
             if Instant::now() < earliest {
                 tokio::time::sleep_until(earliest).await;
             }
         }
+    }
+
+    /// How long until the next cycle if nothing happens. The holder's status wakes whoever follows it; its own time is
+    /// a little later, so that it does not run twice.
+    fn period(&self) -> Duration {
+        let loop_wait = self.settings.loop_wait;
+        if self.follows { loop_wait + loop_wait / BEHIND } else { loop_wait }
     }
 
     /// The last steps: a server that must not outlive its agent is stopped, the deadline thread ends.
@@ -417,6 +430,8 @@ impl Runner {
         let role = self.memory.role.unwrap_or(crate::cluster::Role::Uninitialized);
         let line = (decision.rule, self.last_line.clone());
         let scheduled = self.memory.scheduled_restart.clone();
+        let leader = seen.view().and_then(ClusterView::leader_name);
+        self.follows = self.task.is_none() && leader.is_some_and(|leader| *leader != self.node.name);
         self.board.update(|state| {
             state.node = self.node.clone();
             if *state.settings != self.settings {

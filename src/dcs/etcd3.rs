@@ -9,7 +9,7 @@
 //! pool       endpoints, failover, deadlines, authentication, the stale-server guard
 //! wire       one connection; what a failure means
 //! request    messages and transactions            budget   how a deadline is shared out
-//! watcher    the task behind `changes()`
+//! watcher    the task behind `changes()`           cache    what it knows, for the loop
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,16 +19,19 @@ use async_trait::async_trait;
 use etcd_client::proto::{PbLeaseGrantRequest, PbLeaseKeepAliveRequest, PbPutResponse, PbTxnRequest, PbTxnResponse};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::layout::{KeyValue, Layout, session, write};
 use super::{Dcs, DcsError, Timing};
 use crate::cluster::{ClusterView, FailoverKey, LeaderKey, MemberName, Status, SyncState, Version};
+use cache::{Answer, Cache};
 use pool::{Answered, Failed, Plan, Pool};
-use request::Request;
+use request::{Effect, Request};
 use watcher::Watcher;
 
 mod budget;
+mod cache;
 mod pool;
 mod request;
 mod watcher;
@@ -38,6 +41,9 @@ pub(super) use pool::Access;
 
 /// How often a lease that goes away under our hands is replaced within one operation.
 const LEASE_TRIES: usize = 3;
+
+/// How many `ttl` a server that says nothing on its watches is not asked there again.
+const SILENT_TTLS: u32 = 10;
 
 /// Implements [`Dcs`] on etcd.
 pub(super) struct Etcd3 {
@@ -49,11 +55,14 @@ pub(super) struct Etcd3 {
     changes: watch::Sender<u64>,
     /// Begins with the first interest in changes: a command that reads once needs no watch.
     watcher: OnceLock<AbortOnDropHandle<()>>,
+    cache: Arc<Cache>,
 }
 
 #[derive(Default)]
 struct Own {
     lease: Option<i64>,
+    /// When the last answer to a refresh was asked for.
+    refreshed: Option<Instant>,
     /// The own member key as last read or written: its lease and value.
     member: Option<(i64, Map<String, Value>)>,
 }
@@ -69,6 +78,7 @@ impl Etcd3 {
             own: Mutex::default(),
             changes: watch::Sender::new(0),
             watcher: OnceLock::new(),
+            cache: Arc::new(Cache::new()),
         }
     }
 
@@ -87,19 +97,63 @@ impl Etcd3 {
     }
 
     async fn ask<R: Request>(&self, request: &R, plan: &Plan) -> Result<Answered<R::Answer>, DcsError> {
-        self.pool.ask(request, plan).await.map_err(|failed| match failed {
+        self.send(request, plan).await.map_err(|failed| match failed {
             Failed::Dcs(error) => error,
             Failed::LeaseNotFound => lease_gone(plan),
         })
     }
 
+    /// Every request goes this way, so that the cache knows what its events must show.
+    async fn send<R: Request>(&self, request: &R, plan: &Plan) -> Result<Answered<R::Answer>, Failed> {
+        let answered = self.pool.ask(request, plan).await?;
+        match R::effect(&answered.answer) {
+            Effect::None => {}
+            Effect::Wrote(revision) => self.cache.wrote(revision),
+            Effect::Conflict => self.cache.doubt(),
+        }
+        Ok(answered)
+    }
+
+    /// Reads all keys from the server, or takes what the watch knows if the server says that this is the same.
+    async fn view(&self, plan: &Plan) -> Result<Arc<ClusterView>, DcsError> {
+        let is_watched = self.me.is_some() && self.watcher.get().is_some();
+        let cached = if is_watched { self.cache.current(plan.least).await } else { Answer::Nothing };
+        let is_silent = matches!(cached, Answer::Silence);
+        if let Answer::Current(view) = cached
+            && !view.is_unlocked()
+        {
+            return Ok(view);
+        }
+        // An agent must see the cluster also through a server without quorum; an operator wants the truth.
+        let request = request::read_prefix(&self.layout.read_prefix(), self.me.is_some());
+        let answered = self.ask(&request, plan).await?;
+        if is_silent {
+            self.cache.is_only_silent_here(self.timing.borrow().ttl * SILENT_TTLS);
+        }
+        let keys: Vec<KeyValue> = answered.answer.kvs.into_iter().filter_map(request::key_value).collect();
+        Ok(Arc::new(self.layout.view(&keys)))
+    }
+
+    fn forget_lease(&self, lease: i64) {
+        let mut own = self.own();
+        own.lease = own.lease.filter(|known| *known != lease);
+    }
+
+    /// The own lease if it was refreshed a moment ago. For what entitles to nothing: the member key.
+    fn recent_lease(&self) -> Option<i64> {
+        let enough = self.timing.borrow().loop_wait / 2;
+        let own = self.own();
+        own.lease.filter(|_| own.refreshed.is_some_and(|at| at.elapsed() < enough))
+    }
+
     /// Makes sure of a lease by a request of this very call: the caller counts its life from before the call.
     async fn refresh(&self, plan: &Plan) -> Result<i64, DcsError> {
         for _ in 0..LEASE_TRIES {
-            let known = self.own().lease;
+            let (known, begin) = (self.own().lease, Instant::now());
             if let Some(id) = known
                 && self.ask(&PbLeaseKeepAliveRequest { id }, plan).await?.answer.ttl > 0
             {
+                self.own().refreshed = Some(begin);
                 return Ok(id);
             }
             let ttl = i64::try_from(self.timing.borrow().ttl.as_secs()).unwrap_or(i64::MAX).max(1);
@@ -108,6 +162,7 @@ impl Etcd3 {
             // Somebody else was replacing it too: theirs is used, this one left to end.
             if own.lease == known {
                 own.lease = Some(granted.id);
+                own.refreshed = Some(begin);
                 return Ok(granted.id);
             }
         }
@@ -123,13 +178,10 @@ impl Etcd3 {
         for _ in 0..2 {
             let lease = self.refresh(plan).await?;
             plan.require_time()?;
-            match self.pool.ask(&request(lease), plan).await {
+            match self.send(&request(lease), plan).await {
                 Ok(answered) => return Ok((answered, lease)),
                 Err(Failed::Dcs(error)) => return Err(error),
-                Err(Failed::LeaseNotFound) => {
-                    let mut own = self.own();
-                    own.lease = own.lease.filter(|known| *known != lease);
-                }
+                Err(Failed::LeaseNotFound) => self.forget_lease(lease),
             }
         }
         Err(lease_gone(plan))
@@ -183,24 +235,20 @@ fn lease_gone(plan: &Plan) -> DcsError {
 impl Dcs for Etcd3 {
     async fn load(&self) -> Result<ClusterView, DcsError> {
         let plan = self.plan("reading the cluster", true);
-        // An agent must see the cluster also through a server without quorum; an operator wants the truth.
-        let request = request::read_prefix(&self.layout.read_prefix(), self.me.is_some());
-        let answer = self.ask(&request, &plan).await.map(|answered| {
-            let keys: Vec<KeyValue> = answered.answer.kvs.into_iter().filter_map(request::key_value).collect();
-            self.layout.view(&keys)
-        });
+        let answer = self.view(&plan).await;
         let member = answer.as_ref().ok().and_then(|view| view.member(self.me.as_ref()?)).map(|member| {
             let lease = member.session.as_ref().and_then(|session| session.0.parse().ok()).unwrap_or_default();
             (lease, member.data.clone())
         });
         self.own().member = member;
-        answer
+        answer.map(Arc::unwrap_or_clone)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.watcher.get_or_init(|| {
             let (pool, layout, me) = (self.pool.clone(), self.layout.clone(), self.me.clone());
-            let watcher = Watcher::new(pool, layout, me, self.timing.subscribe(), self.changes.clone());
+            let (timing, changes, cache) = (self.timing.subscribe(), self.changes.clone(), self.cache.clone());
+            let watcher = Watcher::new(pool, layout, me, timing, changes, cache);
             AbortOnDropHandle::new(tokio::spawn(watcher.run()))
         });
         self.changes.subscribe()
@@ -216,24 +264,32 @@ impl Dcs for Etcd3 {
     async fn touch_member(&self, value: &Map<String, Value>) -> Result<(), DcsError> {
         let plan = self.plan("writing the member key", false);
         let key = self.layout.member(self.me(plan.what)?);
-        let lease = self.refresh(&plan).await?;
-        let is_current = |(old, data): &(i64, Map<String, Value>)| *old == lease && write::is_same(data, value);
-        if self.own().member.as_ref().is_some_and(is_current) {
-            return Ok(());
-        }
-        self.own().member = None;
-        let request = request::put(&key, &write::object(value), lease);
-        match self.pool.ask(&request, &plan).await {
-            Ok(_) => self.own().member = Some((lease, value.clone())),
-            Err(Failed::Dcs(error)) => return Err(error),
-            // The next call takes a new one.
-            Err(Failed::LeaseNotFound) => {
-                let mut own = self.own();
-                own.lease = own.lease.filter(|known| *known != lease);
+        // The holder has just refreshed its lease when it renewed the lock.
+        let mut recent = self.recent_lease();
+        loop {
+            let lease = match recent {
+                Some(lease) => lease,
+                None => self.refresh(&plan).await?,
+            };
+            let is_current = |(old, data): &(i64, Map<String, Value>)| *old == lease && write::is_same(data, value);
+            if self.own().member.as_ref().is_some_and(is_current) {
+                return Ok(());
+            }
+            self.own().member = None;
+            let request = request::put(&key, &write::object(value), lease);
+            match self.send(&request, &plan).await {
+                Ok(_) => {
+                    self.own().member = Some((lease, value.clone()));
+                    return Ok(());
+                }
+                Err(Failed::Dcs(error)) => return Err(error),
+                Err(Failed::LeaseNotFound) => self.forget_lease(lease),
+            }
+            if recent.take().is_none() {
+                // The next call takes a new one.
                 return Err(lease_gone(&plan));
             }
         }
-        Ok(())
     }
 
     async fn acquire_leader(&self) -> Result<bool, DcsError> {

@@ -9,6 +9,7 @@ mod etcd;
 mod ground;
 
 mod backend;
+mod cached;
 mod cases;
 mod cases_model;
 mod cases_wakes;

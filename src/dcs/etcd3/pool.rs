@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::proto::{PbAuthenticateRequest, PbMemberListRequest, PbResponseHeader, PbWatchResponse};
+use futures::channel::mpsc::UnboundedReceiver;
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -335,18 +336,19 @@ impl Pool {
         }
     }
 
-    /// Opens a watch on the current endpoint.
+    /// Opens a watch on the current endpoint. Each of the `questions` is answered by an empty message on it.
     pub(super) async fn watch(
         &self,
         prefix: &str,
         revision: i64,
+        questions: UnboundedReceiver<()>,
         until: Instant,
     ) -> Result<Streaming<PbWatchResponse>, Failure> {
         let url = self.state().current.clone();
         let (id, wire) = self.wire(&url, until).await?;
         let opening = async {
             let token = self.token(&wire, until).await?;
-            wire.watch(prefix, revision, token.as_ref()).await
+            wire.watch(prefix, revision, questions, token.as_ref()).await
         };
         let late = || Failure::Lost("no answer in time".to_owned());
         let stream = timeout_at(until, opening).await.unwrap_or_else(|_| Err(late()));

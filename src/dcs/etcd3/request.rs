@@ -23,10 +23,25 @@ pub(super) trait Request: Message + Clone + 'static {
     const IS_WRITE: bool = true;
     /// The answer's header.
     fn header(answer: &Self::Answer) -> Option<&PbResponseHeader>;
+    /// What it did to the keys.
+    fn effect(_answer: &Self::Answer) -> Effect {
+        Effect::None
+    }
+}
+
+/// What a request did to the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing, nor was it meant to.
+    None,
+    /// It changed some, which made this revision.
+    Wrote(i64),
+    /// Nothing, because they were not as expected.
+    Conflict,
 }
 
 macro_rules! request {
-    ($request:ty, $answer:ty, $path:literal $(, $name:ident = $value:literal)*) => {
+    ($request:ty, $answer:ty, $path:literal $(, $name:ident = $value:literal)* $(; $effect:expr)?) => {
         impl Request for $request {
             type Answer = $answer;
             const PATH: &'static str = $path;
@@ -34,18 +49,47 @@ macro_rules! request {
             fn header(answer: &Self::Answer) -> Option<&PbResponseHeader> {
                 answer.header.as_ref()
             }
+            $(fn effect(answer: &Self::Answer) -> Effect {
+                $effect(answer)
+            })?
         }
     };
 }
 
 request!(PbRangeRequest, PbRangeResponse, "/etcdserverpb.KV/Range", IS_WRITE = false);
-request!(PbPutRequest, PbPutResponse, "/etcdserverpb.KV/Put");
-request!(PbDeleteRequest, PbDeleteResponse, "/etcdserverpb.KV/DeleteRange");
-request!(PbTxnRequest, PbTxnResponse, "/etcdserverpb.KV/Txn");
+request!(PbPutRequest, PbPutResponse, "/etcdserverpb.KV/Put"; put_effect);
+request!(PbDeleteRequest, PbDeleteResponse, "/etcdserverpb.KV/DeleteRange"; delete_effect);
+request!(PbTxnRequest, PbTxnResponse, "/etcdserverpb.KV/Txn"; txn_effect);
 request!(PbLeaseGrantRequest, PbLeaseGrantResponse, "/etcdserverpb.Lease/LeaseGrant");
 request!(PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse, "/etcdserverpb.Lease/LeaseKeepAlive", IS_STREAM = true);
 request!(PbMemberListRequest, PbMemberListResponse, "/etcdserverpb.Cluster/MemberList", IS_WRITE = false);
 request!(PbAuthenticateRequest, PbAuthenticateResponse, "/etcdserverpb.Auth/Authenticate", IS_WRITE = false);
+
+fn put_effect(answer: &PbPutResponse) -> Effect {
+    Effect::Wrote(revision(answer.header.as_ref()))
+}
+
+/// Deleting what is not there makes no revision.
+fn delete_effect(answer: &PbDeleteResponse) -> Effect {
+    if answer.deleted > 0 { Effect::Wrote(revision(answer.header.as_ref())) } else { Effect::None }
+}
+
+fn txn_effect(answer: &PbTxnResponse) -> Effect {
+    match (has_written(answer), answer.succeeded) {
+        (true, _) => Effect::Wrote(revision(answer.header.as_ref())),
+        (false, true) => Effect::None,
+        (false, false) => Effect::Conflict,
+    }
+}
+
+fn has_written(answer: &PbTxnResponse) -> bool {
+    answer.responses.iter().any(|op| match &op.response {
+        Some(PbTxnOpResponse::ResponsePut(_)) => true,
+        Some(PbTxnOpResponse::ResponseDeleteRange(answer)) => answer.deleted > 0,
+        Some(PbTxnOpResponse::ResponseTxn(inner)) => has_written(inner),
+        _ => false,
+    })
+}
 
 /// Everything below a prefix. Serializable reads are answered by the member asked, also without quorum.
 pub(super) fn read_prefix(prefix: &str, serializable: bool) -> PbRangeRequest {

@@ -1,14 +1,15 @@
-//! The task that follows the cluster's keys for one purpose: to say when something happened. What the loop works
-//! from is read anew by the loop.
+//! The task that follows the cluster's keys: it says when something happened, and keeps the cache.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::proto::PbWatchResponse;
+use futures::channel::mpsc::unbounded;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::cache::Cache;
 use super::pool::{Plan, Pool, WATCH_PAUSE};
 use super::request::{key_value, read_prefix, revision};
 use crate::cluster::{ClusterView, MemberName};
@@ -24,8 +25,9 @@ pub(super) struct Watcher {
     me: Option<MemberName>,
     timing: watch::Receiver<Timing>,
     changes: watch::Sender<u64>,
+    cache: Arc<Cache>,
     keys: BTreeMap<String, KeyValue>,
-    view: Option<ClusterView>,
+    view: Option<Arc<ClusterView>>,
     next_discovery: Instant,
 }
 
@@ -36,15 +38,18 @@ impl Watcher {
         me: Option<MemberName>,
         timing: watch::Receiver<Timing>,
         changes: watch::Sender<u64>,
+        cache: Arc<Cache>,
     ) -> Self {
         let (keys, view, next_discovery) = (BTreeMap::new(), None, Instant::now());
-        Self { pool, layout, me, timing, changes, keys, view, next_discovery }
+        Self { pool, layout, me, timing, changes, cache, keys, view, next_discovery }
     }
 
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         loop {
-            if !self.follow().await {
+            let has_learned = self.follow().await;
+            self.cache.closed();
+            if !has_learned {
                 sleep(WATCH_PAUSE).await;
             }
         }
@@ -61,7 +66,7 @@ impl Watcher {
     /// Reads everything, then follows the events until the watch ends. `false`: nothing was learned, so wait before
     /// the next try.
     async fn follow(&mut self) -> bool {
-        let mut moved = self.pool.moved();
+        let (mut moved, mut restarts) = (self.pool.moved(), self.cache.restarts());
         let prefix = self.layout.read_prefix();
         let plan = Plan::new("reading the cluster", self.timing().retry_timeout, false);
         let range = match self.pool.ask(&read_prefix(&prefix, true), &plan).await {
@@ -71,19 +76,22 @@ impl Watcher {
                 return false;
             }
         };
-        let start = revision(range.header.as_ref()) + 1;
+        let revision = revision(range.header.as_ref());
         let keys = range.kvs.into_iter().filter_map(key_value).map(|kv| (kv.key.clone(), kv));
         self.keys = keys.collect();
-        self.compare();
+        let view = self.compare();
+        self.cache.begun(view, revision);
         self.discover_if_due().await;
         moved.mark_unchanged();
-        let mut events = match self.pool.watch(&prefix, start, self.deadline()).await {
+        let (line, questions) = unbounded();
+        let mut events = match self.pool.watch(&prefix, revision + 1, questions, self.deadline()).await {
             Ok(stream) => stream,
             Err(failure) => {
                 tracing::debug!(%failure, "the watch could not be opened");
                 return false;
             }
         };
+        self.cache.opened(line);
         let mut has_heard = false;
         loop {
             let message = tokio::select! {
@@ -93,6 +101,7 @@ impl Watcher {
                     self.next_discovery = Instant::now();
                     return true;
                 }
+                _ = restarts.changed() => return true,
                 message = events.message() => message,
                 () = sleep_until(self.next_discovery) => {
                     self.discover_if_due().await;
@@ -102,7 +111,11 @@ impl Watcher {
             match message {
                 Ok(Some(message)) if is_usable(&self.pool, &message) => {
                     has_heard |= !message.events.is_empty();
-                    self.apply(message);
+                    if !message.events.is_empty() {
+                        self.apply(message);
+                    } else if !message.created {
+                        self.cache.answered();
+                    }
                 }
                 Ok(ended) => {
                     let reason = ended.map(|message| message.cancel_reason).unwrap_or_default();
@@ -126,9 +139,11 @@ impl Watcher {
     }
 
     fn apply(&mut self, message: PbWatchResponse) {
+        let mut revision = 0;
         for event in message.events {
             let is_deleted = event.r#type == 1;
             let Some(kv) = event.kv.and_then(key_value) else { continue };
+            revision = revision.max(kv.mod_revision);
             let is_old = self.keys.get(&kv.key).is_some_and(|known| known.mod_revision >= kv.mod_revision);
             if is_old {
                 continue;
@@ -139,18 +154,20 @@ impl Watcher {
                 self.keys.insert(kv.key.clone(), kv);
             }
         }
-        self.compare();
+        let view = self.compare();
+        self.cache.learned(view, revision);
     }
 
     /// Tells of what is different now, also after a break in the watch.
-    fn compare(&mut self) {
+    fn compare(&mut self) -> Arc<ClusterView> {
         let keys: Vec<KeyValue> = self.keys.values().cloned().collect();
-        let view = self.layout.view(&keys);
+        let view = Arc::new(self.layout.view(&keys));
         let me = self.me.as_ref().map(MemberName::as_str);
         if self.view.as_ref().is_some_and(|before| wakes::significant(before, &view, me)) {
             self.changes.send_modify(|count| *count += 1);
         }
-        self.view = Some(view);
+        self.view = Some(Arc::clone(&view));
+        view
     }
 }
 

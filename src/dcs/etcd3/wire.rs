@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse};
+use futures::channel::mpsc::UnboundedReceiver;
 use futures::{StreamExt, stream};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -173,11 +174,13 @@ impl Wire {
     }
 
     /// Opens a watch on everything below `prefix` from `revision` on. The server ends it when it loses its quorum,
-    /// on which a silent watch would tell nothing.
+    /// on which a silent watch would tell nothing. Each of the `questions` asks how far the watch is: the answer is a
+    /// message without events, behind all events until then.
     pub(super) async fn watch(
         &self,
         prefix: &str,
         revision: i64,
+        questions: UnboundedReceiver<()>,
         token: Option<&Token>,
     ) -> Result<Streaming<PbWatchResponse>, Failure> {
         let mut union = PbWatchRequestUnion::CreateRequest(Default::default());
@@ -187,7 +190,10 @@ impl Wire {
             create.start_revision = revision;
         }
         let create = PbWatchRequest { request_union: Some(union) };
-        let mut request = with_token(stream::once(async { create }).chain(stream::pending()), token);
+        let questions = questions
+            .map(|()| PbWatchRequest { request_union: Some(PbWatchRequestUnion::ProgressRequest(Default::default())) });
+        let requests = stream::once(async { create }).chain(questions).chain(stream::pending());
+        let mut request = with_token(requests, token);
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let mut grpc = self.grpc();
         grpc.ready().await.map_err(|error| Failure::NotConnected(innermost(&error)))?;
