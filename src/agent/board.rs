@@ -61,6 +61,8 @@ pub struct State {
     pub is_watchdog_unusable: bool,
     /// The last decision: rule and status line.
     pub last_decision: (u16, String),
+    /// What an operator has to do before anything goes on.
+    pub advice: Option<String>,
 }
 
 impl Board {
@@ -83,6 +85,7 @@ impl Board {
             reload: false,
             is_watchdog_unusable: false,
             last_decision: (0, String::new()),
+            advice: None,
         };
         let board = Self {
             state: Mutex::new(state),

@@ -245,6 +245,7 @@ fn node(local: &LocalConfig, postgres: Option<&PostgresConfig>, dynamic: &Map<St
     let initial = local.bootstrap.as_ref().map(|bootstrap| bootstrap.dcs.clone());
     Node {
         name: local.name.clone(),
+        scope: local.scope.clone(),
         tags: local.tags.clone(),
         conn_url: postgres.map(PostgresConfig::conn_url).unwrap_or_default(),
         api_url: local.restapi.api_url(),

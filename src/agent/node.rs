@@ -58,6 +58,7 @@ impl api::Node for AgentNode {
             scheduled_restart: state.scheduled_restart.clone(),
             pending_restart: state.instance.pending_restart.clone(),
             watchdog_failed: state.is_watchdog_unusable,
+            advice: state.advice.clone(),
             dcs_last_seen: i64::try_from(state.dcs_last_seen).unwrap_or(i64::MAX),
             system_id: state.instance.system_id.clone(),
         })

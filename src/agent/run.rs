@@ -441,6 +441,7 @@ impl Runner {
             state.role = role;
             state.scheduled_restart = scheduled;
             state.last_decision = line;
+            state.advice = decision.reason.advice();
             state.is_watchdog_unusable = seen.watchdog == ha::Watchdog::Unusable;
         });
         if self.settings.pause || !self.may_lead(seen) {

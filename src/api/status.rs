@@ -127,6 +127,9 @@ impl Picture<'_> {
         if facts.watchdog_failed {
             put("watchdog_failed", true.into());
         }
+        if let Some(advice) = &facts.advice {
+            put("advice", advice.as_str().into());
+        }
     }
 }
 

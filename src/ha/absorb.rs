@@ -41,7 +41,7 @@ fn attach(cx: &mut Context<'_>) {
     });
     if instance.is_postmaster_alive {
         cx.memory.pending_callback = Some(Callback::OnStart);
-    } else if instance.data_dir == DataDir::Present {
+    } else if instance.data_dir == DataDir::Present && !cx.is_paused() {
         // Whatever stopped before us may have WAL that the cluster does not.
         cx.mark_check();
     }
@@ -49,8 +49,8 @@ fn attach(cx: &mut Context<'_>) {
 
 fn cluster(cx: &mut Context<'_>) {
     let Some(view) = cx.view() else { return };
-    if view.system_id().is_some() {
-        cx.memory.has_seen_cluster = true;
+    if view.system_id().is_some() || !view.is_unlocked() {
+        cx.memory.brings_cluster = false;
     }
     if let Some(leader) = view.leader_name() {
         cx.memory.known_members = view.members.iter().map(|m| (m.name.clone(), m.clone())).collect();
@@ -68,6 +68,7 @@ fn cluster(cx: &mut Context<'_>) {
 /// Maintenance mode suspends what was going on; leaving it starts from a clean sheet.
 fn pause(cx: &mut Context<'_>) {
     if cx.memory.was_paused && !cx.is_paused() {
+        cx.memory.has_made_way = false;
         cx.memory.rewind = RewindState::Initial;
         if !cx.is_alive() {
             cx.mark_check();
@@ -91,6 +92,8 @@ fn server(cx: &mut Context<'_>) {
     if !instance.accepts_connections {
         return;
     }
+    let stops = cx.memory.demotion.is_some();
+    cx.memory.has_made_way &= stops;
     if let Some(event) = cx.memory.pending_callback.take()
         && cx.memory.bootstrap.is_none()
     {

@@ -43,11 +43,10 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
         && let Some(request) = request.as_ref().filter(|request| request.scheduled_at.is_none())
     {
         match without_leader(cx, request) {
-            Some(Race::StandBack) | None => {}
+            // A request that was taken back settles nothing, and one without a candidate is none in maintenance mode.
+            None => {}
+            Some(Race::StandBack) if request.candidate.is_none() => {}
             Some(decided) => return decided,
-        }
-        if request.candidate.is_some() {
-            return Race::StandBack;
         }
     }
     if cx.is_starting() || is_barred_by_failsafe(cx) {

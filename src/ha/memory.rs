@@ -23,8 +23,13 @@ pub struct Memory {
     /// The timeline of our own WAL, and who was first seen to lead on it. A timeline has one maker: whoever leads on
     /// the same one under another name has made it a second time, with other WAL in it.
     pub timeline_maker: Option<(Timeline, MemberName)>,
-    /// A valid `initialize` was seen since we started.
-    pub has_seen_cluster: bool,
+    /// The DCS does not know the cluster, and what was found stopped here is a primary's data, not a standby's: this
+    /// node may introduce the cluster.
+    #[serde(default)]
+    pub brings_cluster: bool,
+    /// Stopped to make way for another leader: comes back as its standby, also in maintenance mode.
+    #[serde(default)]
+    pub has_made_way: bool,
     /// The last cycle was in maintenance mode.
     pub was_paused: bool,
     /// This node creates the cluster.

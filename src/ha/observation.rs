@@ -56,6 +56,9 @@ pub struct Observation {
 pub struct Node {
     /// Our name.
     pub name: MemberName,
+    /// The cluster's name.
+    #[serde(default)]
+    pub scope: String,
     /// Our tags as configured.
     pub tags: Tags,
     /// Published connection URL.

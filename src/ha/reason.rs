@@ -88,6 +88,11 @@ pub enum Reason {
         /// Until the race.
         seconds_left: u64,
     },
+    /// The DCS has lost its keys, or is not the one this cluster uses; a replica does not make it a new one.
+    NotRacingUnknownCluster {
+        /// The cluster's name.
+        scope: String,
+    },
     /// Outcomes are needed before anything can be decided.
     Asking {
         /// What for.
@@ -184,7 +189,8 @@ lines! {
     WaitingForLeaderToBootstrap => "waiting for leader to bootstrap",
     WaitingForStandbyLeaderToBootstrap => "waiting for standby_leader to bootstrap",
     WaitingToBecomePrimary => "waiting to become primary after promote...",
-    NotRacingWipedDcs => "not racing for the leader key because the DCS was emptied: waiting for the running primary to restore it",
+    LeadingUnknownCluster => "promoted self to leader of a cluster that the DCS does not know, because a manual failover asked for it",
+    WaitingForIntroduction => "waiting for the leader to make the cluster known to the DCS",
     StoppingWithoutData => "stopping PostgreSQL because its data directory is gone",
 }
 
@@ -195,6 +201,11 @@ impl From<Line> for Reason {
 }
 
 impl Reason {
+    /// What an operator has to do before anything goes on, where that is so.
+    pub fn advice(&self) -> Option<String> {
+        matches!(self, Self::NotRacingUnknownCluster { .. }).then(|| self.to_string())
+    }
+
     /// Lines that only say that all is well; logs may drop repetitions of them.
     pub fn is_heartbeat(&self) -> bool {
         matches!(self, Self::Leading { .. } | Self::Following { .. } | Self::Alone { .. })
@@ -234,6 +245,12 @@ impl fmt::Display for Reason {
             Self::RaceBackoff { me, seconds_left } => write!(
                 f,
                 "My ({me}) wal position moved since last heart beat loop, {seconds_left} seconds until leader race"
+            ),
+            Self::NotRacingUnknownCluster { scope } => write!(
+                f,
+                "not racing for the leader key because the DCS does not know this cluster: its keys were removed, or \
+                 this is another DCS than before. A running primary restores the keys. If none is left, choose the \
+                 member that is furthest in `pgherdctl list` and run: pgherdctl failover {scope} --candidate MEMBER"
             ),
             Self::Asking { what } => write!(f, "asking {what}"),
             Self::Leaving { message } => f.write_str(message),

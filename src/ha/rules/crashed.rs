@@ -20,8 +20,10 @@ pub(in crate::ha) fn down_while_paused(cx: &mut Context<'_>) -> Option<Flow> {
     let rewind = cx.memory.rewind;
     let can_repair = cx.instance().can_rewind || cx.seen.node.remove_on_divergence;
     let has_leader = cx.view().is_some_and(|view| !view.is_unlocked());
-    // A former leader that was switched away from while paused may come back as a standby.
-    let may_return = rewind == RewindState::Success || (rewind.is_open() && can_repair && has_leader);
+    // A former leader that was switched away from while paused may come back as a standby, and so may what an operator
+    // has just had cloned.
+    let has_made_way = (cx.memory.has_made_way || (rewind.is_open() && can_repair)) && has_leader;
+    let may_return = rewind == RewindState::Success || cx.memory.is_fresh_clone || has_made_way;
     if !may_return {
         return Flow::end(Line::PostgresNotRunning);
     }

@@ -140,6 +140,7 @@ fn stopped(cx: &mut Context<'_>) -> Option<Flow> {
                 let position = if demotion.mode == DemoteMode::Graceful { demotion.shutdown_lsn } else { None };
                 cx.release(position);
             }
+            cx.memory.has_made_way = demotion.mode == DemoteMode::Graceful;
             let until_ms = cx.now().saturating_add(STAND_BACK_MS);
             if let Some(demotion) = &mut cx.memory.demotion {
                 demotion.is_released = true;

@@ -43,7 +43,8 @@ fn fill(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
     let node = &cx.seen.node;
     let is_uninitialized = view.initialize.is_none() || cx.done().initialize.is_some();
-    if view.is_unlocked() && is_uninitialized && !node.tags.nofailover() && node.may_bootstrap {
+    let may_bootstrap = node.may_bootstrap && !node.tags.nofailover();
+    if view.is_unlocked() && is_uninitialized && may_bootstrap && !is_there_data(cx) {
         return match cx.done().initialize {
             None => {
                 cx.step(Step::RaceInitialize(String::new()));
@@ -77,6 +78,15 @@ fn fill(cx: &mut Context<'_>) -> Option<Flow> {
     } else {
         Line::WaitingForLeaderToBootstrap
     })
+}
+
+/// Another member has data: the cluster is there, and the DCS has only lost its keys. A second one under the same name
+/// would make every member of the first leave.
+fn is_there_data(cx: &Context<'_>) -> bool {
+    let has_data = |member: &Member| {
+        member.name != *cx.me() && member.is_running() && member.role().is_some_and(|role| role != Role::Uninitialized)
+    };
+    cx.view().is_some_and(|view| view.members.iter().any(has_data))
 }
 
 fn standby_leader(cx: &mut Context<'_>, remote: Upstream) -> Option<Flow> {

@@ -27,15 +27,15 @@ pub(in crate::ha) fn locked_by_other(cx: &mut Context<'_>) -> Option<Flow> {
 pub(in crate::ha) fn follow(cx: &mut Context<'_>, demote: Reason, stay: Reason) -> Option<Flow> {
     let view = cx.view()?;
     if cx.is_paused() {
+        if cx.is_primary() {
+            // Whatever its history is: nobody but the operator stops it now.
+            cx.memory.role = Some(Role::Primary);
+            return Flow::end(Line::ContinueAsPrimaryWithoutLock);
+        }
         let may_repair = cx.instance().can_rewind || cx.seen.node.remove_on_divergence;
-        if view.is_unlocked() || !(cx.memory.rewind.is_open() && may_repair) {
-            if cx.is_primary() {
-                cx.memory.role = Some(Role::Primary);
-                return Flow::end(Line::ContinueAsPrimaryWithoutLock);
-            }
-            if cx.node_to_follow().is_none() {
-                return Flow::end(Reason::Alone { me: cx.me().to_string() });
-            }
+        let repairs = !view.is_unlocked() && cx.memory.rewind.is_open() && may_repair;
+        if !repairs && cx.node_to_follow().is_none() {
+            return Flow::end(Reason::Alone { me: cx.me().to_string() });
         }
     } else if cx.is_primary() && cx.in_standby_cluster() && cx.has_lock() {
         let archives = cx.monitor().is_some_and(|monitor| monitor.is_archiving);

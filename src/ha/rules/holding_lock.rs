@@ -60,11 +60,25 @@ fn kept(cx: &mut Context<'_>) -> Option<Flow> {
     } else {
         enforce_primary(cx, Reason::Leading { me, is_standby_leader: false }, Line::PromotedHadLock.into())
     };
+    if matches!(flow, Some(Flow::End(_))) {
+        introduce(cx);
+    }
     match flow {
         Some(Flow::End(reason)) if !cx.steps.iter().any(|step| matches!(step, Step::Begin(_))) => {
             Some(Flow::End(requests::scheduled_restart(cx, reason)))
         }
         other => other,
+    }
+}
+
+/// Makes a cluster known that the DCS has forgotten: last of all, after leader, configuration and `/sync`. From then on
+/// members race for a free leader key, and must find who may.
+fn introduce(cx: &mut Context<'_>) {
+    let Some(view) = cx.view().filter(|view| view.system_id().is_none()) else { return };
+    let leads = if cx.in_standby_cluster() { cx.role() == Some(Role::StandbyLeader) } else { cx.is_primary() };
+    let is_guarded = !cx.is_sync_mode() || view.sync.is_leader(cx.me());
+    if let (true, true, Some(id)) = (leads && cx.memory.demotion.is_none(), is_guarded, &cx.instance().system_id) {
+        cx.step(Step::SetInitialize(id.to_string()));
     }
 }
 

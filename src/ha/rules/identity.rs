@@ -1,7 +1,9 @@
 //! Does this data directory belong to this cluster?
 
+use crate::cluster::{Member, PeerAnswer, Timeline};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step};
+use crate::ha::eligibility::{Race, race};
 use crate::ha::reason::{Line, Reason};
 
 /// Data without a readable system identifier.
@@ -37,42 +39,58 @@ pub(in crate::ha) fn mismatch(cx: &mut Context<'_>) -> Option<Flow> {
     None
 }
 
-/// `initialize` is missing and nobody leads: a primary's data (or stopped data) may introduce the cluster to the
-/// DCS; a running replica must not, for it would promote itself out of somebody else's mishap.
+/// The DCS has lost its keys, or never had any. What ran as a primary takes the leader key and makes the cluster known
+/// when everything else is back; a replica must not, for it would promote itself out of somebody else's mishap, and
+/// may lack what was acknowledged: `/sync`, which would say so, is gone, too. Only an operator can send it.
 pub(in crate::ha) fn unknown_cluster(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
-    if view.system_id().is_some() {
+    if view.system_id().is_some() || cx.has_lock() || cx.is_paused() || cx.in_standby_cluster() {
         return None;
     }
-    if view.has_lock(cx.me()) {
-        let own = cx.instance().system_id.clone()?;
-        cx.step(Step::SetInitialize(own.to_string()));
+    let is_primary = cx.is_alive() && cx.is_primary();
+    if !view.is_unlocked() {
+        // Nobody can tell yet whether its data are ours; two primaries are one too many all the same.
+        return if is_primary { None } else { Flow::end(Line::WaitingForIntroduction) };
+    }
+    if is_primary {
         return None;
     }
-    if !view.is_unlocked() || cx.is_paused() {
+    if !cx.is_alive() {
+        cx.memory.brings_cluster = !cx.instance().is_recovery_configured;
         return None;
     }
-    if cx.is_alive() && !cx.is_primary() {
-        if cx.memory.has_seen_cluster {
-            cx.warn(
-                "The DCS was emptied while this cluster runs. The running primary restores it; if there is none, \
-                 stop this replica's server and start the agent of the most advanced member first",
-            );
-            return Flow::end(Line::NotRacingWipedDcs);
+    if is_sent(cx) {
+        cx.warn(
+            "The DCS does not know this cluster; going for the leader key because a manual failover names this node",
+        );
+        return None;
+    }
+    if cx.memory.brings_cluster && !is_overtaken(cx) {
+        match race(cx) {
+            Race::Asking => return Flow::ask("the members for their positions"),
+            Race::Run => return None,
+            Race::StandBack => {}
         }
-        let message = "No initialize key in DCS and PostgreSQL is running as replica, aborting start. \
-                       Please first start the agent on the node running as primary"
-            .to_owned();
-        cx.note(Level::Error, message.clone());
-        cx.step(Step::Exit { keep_server: true, message: message.clone() });
-        return Flow::end(Reason::Leaving { message });
     }
-    match cx.done().initialize {
-        None if view.initialize.is_none() => {
-            let own = cx.instance().system_id.clone()?;
-            cx.step(Step::RaceInitialize(own.to_string()));
-            Flow::ask("the DCS for the initialize lock")
-        }
-        _ => None,
-    }
+    Flow::end(Reason::NotRacingUnknownCluster { scope: cx.seen.node.scope.clone() })
+}
+
+/// An operator wants this very node to lead, now.
+fn is_sent(cx: &Context<'_>) -> bool {
+    let request = cx.view().and_then(|view| view.failover_request());
+    request.is_some_and(|request| {
+        !request.is_switchover() && request.scheduled_at.is_none() && request.candidate.as_ref() == Some(cx.me())
+    })
+}
+
+/// Another member is, or was last seen, on a later timeline: a primary that is long past has nothing to introduce.
+fn is_overtaken(cx: &Context<'_>) -> bool {
+    let Some(view) = cx.view() else { return true };
+    let own = cx.monitor().and_then(|monitor| monitor.timeline.or(monitor.control_timeline)).unwrap_or(Timeline(0));
+    let published = view.members.iter().chain(cx.memory.known_members.values()).filter_map(Member::timeline);
+    let told = cx.done().peers.iter().flatten().filter_map(|(_, answer)| match answer {
+        PeerAnswer::Answered { timeline, .. } => *timeline,
+        PeerAnswer::Unreachable(_) => None,
+    });
+    published.chain(told).any(|theirs| theirs > own)
 }

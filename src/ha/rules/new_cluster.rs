@@ -1,6 +1,6 @@
 //! This node won the initialize race: see the new cluster through, or leave no half of it behind.
 
-use crate::cluster::{Callback, Recovery, Role};
+use crate::cluster::{Callback, MemberName, Recovery, Role};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step, Task};
 use crate::ha::memory::BootstrapStage;
@@ -10,6 +10,10 @@ use crate::ha::rules::holding_lock::{Asked, may_lead_by_watchdog};
 /// See the module.
 pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
     let stage = cx.memory.bootstrap?;
+    let me = cx.me();
+    if let Some(leader) = cx.view().and_then(|view| view.leader_name()).filter(|leader| *leader != me) {
+        return make_way(cx, leader);
+    }
     if cx.in_standby_cluster() && stage != BootstrapStage::Failed {
         return standby_cluster(cx, stage);
     }
@@ -72,6 +76,17 @@ fn ready(cx: &mut Context<'_>, role: Role) -> Option<Flow> {
     cx.callback(Callback::OnStart, role);
     cx.wake_within(1);
     Flow::end(Line::InitializedNewCluster)
+}
+
+/// A primary was there after all: the DCS had only lost its keys.
+fn make_way(cx: &mut Context<'_>, leader: &MemberName) -> Option<Flow> {
+    cx.step(Step::AbandonBootstrap);
+    let message = format!(
+        "Failed to bootstrap cluster: {leader} leads it already and has restored the keys that the DCS had lost; start \
+         the agent again to clone from it"
+    );
+    cx.step(Step::Exit { keep_server: false, message: message.clone() });
+    Flow::end(Reason::Leaving { message })
 }
 
 fn abandon(cx: &mut Context<'_>) -> Option<Flow> {

@@ -47,6 +47,12 @@ pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
 
 fn won(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
+    let is_unknown = view.system_id().is_none();
+    let is_sent = view.failover_request().is_some();
+    if is_unknown {
+        // The rest of the keys, and at last the one that makes the cluster known.
+        cx.wake_within(1);
+    }
     cx.memory.slots_last_seen_ms.clear();
     if let Some(request) = view.failover_request().cloned() {
         match request.candidate.filter(|_| cx.is_paused() && request.leader.is_some()) {
@@ -68,7 +74,8 @@ fn won(cx: &mut Context<'_>) -> Option<Flow> {
         let reason: Reason = Line::StandbyLeaderAcquired.into();
         return super::following::follow(cx, Line::CannotLeadStandbyClusterAsPrimary.into(), reason);
     }
-    super::holding_lock::enforce_primary(cx, Line::AcquiredAsLeader.into(), Line::PromotedAcquired.into())
+    let promotes = if is_unknown && is_sent { Line::LeadingUnknownCluster } else { Line::PromotedAcquired };
+    super::holding_lock::enforce_primary(cx, Line::AcquiredAsLeader.into(), promotes.into())
 }
 
 fn stand_back(cx: &mut Context<'_>) -> Option<Flow> {

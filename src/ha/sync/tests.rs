@@ -277,7 +277,6 @@ impl World {
 fn restarted() -> Memory {
     Memory {
         is_attached: true,
-        has_seen_cluster: true,
         is_checkpoint_done: true,
         role: Some(crate::cluster::Role::Primary),
         ..Memory::default()

@@ -218,11 +218,28 @@ fn shade_of(row: &Row) -> Shade {
     }
 }
 
+/// The DCS has lost its keys while members run: they wait for a primary, or for a word.
+fn way_out(view: &MembersView, part: &Part) -> Option<String> {
+    let is_known = part.initialize.as_deref().is_some_and(|id| !id.is_empty());
+    let serves = |row: &Row| matches!(row.state.as_str(), "running" | "streaming" | "in archive recovery");
+    (!is_known && part.rows.iter().any(serves)).then(|| {
+        format!(
+            "The DCS does not know this cluster: its keys were removed, or this is another DCS than before. A running \
+             primary restores them. If none is left, choose the member that is furthest and run: pgherdctl failover {} \
+             --candidate MEMBER",
+            view.cluster
+        )
+    })
+}
+
 /// What the table cannot show.
 fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     match &part.leader {
-        None if !view.is_unknown => remarks.push("There is no leader.".to_owned()),
+        None if !view.is_unknown => {
+            remarks.push("There is no leader.".to_owned());
+            remarks.extend(way_out(view, part));
+        }
         Some(leader) if part.rows.iter().all(|row| row.name != *leader) => {
             remarks.push(format!("The leader is {leader}, which has published nothing."));
         }
