@@ -1,0 +1,222 @@
+//! The same story on every major version of PostgreSQL: a cluster is made, its leader dies with WAL that nobody else
+//! has and comes back by rewinding, a replica is cloned anew; logical slots are carried over, by us or by the server.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::ground::is_there;
+use crate::harness::{Cluster, Kind, Store, signal, stderr, stdout};
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// The first version whose server keeps slots on standbys in step by itself.
+const FAILOVER_SLOTS: u32 = 17;
+
+/// Where the programs of a version are: from Debian's packages, or where `.ci/setup test` has put them.
+fn programs(major: u32) -> Option<PathBuf> {
+    let cache = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/cache")
+    } else {
+        let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
+        std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from)
+    };
+    let places = [Path::new("/usr/lib/postgresql").to_owned(), cache.join("pgherd/postgresql")];
+    let found = places.iter().map(|place| place.join(major.to_string()).join("bin"));
+    let found = found.into_iter().find(|bin| bin.join("pg_rewind").is_file());
+    is_there(found, &format!("PostgreSQL {major}"), "postgresql-15; for others run .ci/setup test")
+}
+
+fn settings(major: u32) -> Value {
+    let mut settings = json!({
+        "ttl": 20, "loop_wait": 1, "retry_timeout": 5,
+        "maximum_lag_on_failover": 1_073_741_824,
+        "slots": {"feed": {"type": "logical", "database": "postgres", "plugin": "pgoutput"}},
+        "postgresql": {"use_pg_rewind": true, "parameters": {
+            "wal_level": "logical", "wal_keep_size": "64MB", "wal_retrieve_retry_interval": "200ms"
+        }}
+    });
+    if major >= FAILOVER_SLOTS {
+        settings["postgresql"]["parameters"]["sync_replication_slots"] = json!(true);
+    }
+    settings
+}
+
+struct Story {
+    cluster: Cluster,
+    rows: usize,
+}
+
+impl Story {
+    async fn begin(major: u32) -> Option<Self> {
+        let programs = programs(major)?;
+        let mut cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd; 2], settings(major));
+        for i in 0..2 {
+            cluster.reconfigure(i, |document| document["postgresql"]["bin_dir"] = json!(programs));
+            cluster.start(i);
+        }
+        cluster.wait_healthy(LONG).await;
+        for i in 0..2 {
+            let version = cluster.status(i).await.unwrap()["server_version"].as_u64().unwrap();
+            assert_eq!(version / 10_000, u64::from(major));
+        }
+        let mut story = Self { cluster, rows: 0 };
+        let leader = story.cluster.settled_leader(LONG).await;
+        story.run(leader, "CREATE TABLE kept (id int)").await;
+        story.run(leader, "CREATE PUBLICATION every FOR ALL TABLES").await;
+        story.insert(leader, 1000).await;
+        Some(story)
+    }
+
+    async fn run(&self, i: usize, statement: &str) {
+        let answer = self.cluster.sql(i, statement).await;
+        assert!(answer.is_ok(), "{statement}: {answer:?}\n{}", self.cluster.dump());
+    }
+
+    async fn insert(&mut self, i: usize, rows: usize) {
+        self.run(i, &format!("INSERT INTO kept SELECT generate_series(1, {rows})")).await;
+        self.rows += rows;
+    }
+
+    /// Waits until a query on a member answers with `t`.
+    async fn wait(&self, i: usize, query: &str) {
+        let holds = async || {
+            let answer = self.cluster.sql(i, query).await;
+            answer.is_ok_and(|rows| rows.first().is_some_and(|row| row[0].as_deref() == Some("t")))
+        };
+        self.cluster.until(query, LONG, holds).await;
+    }
+
+    /// Both members have exactly the rows that were confirmed.
+    async fn wait_rows(&self) {
+        for i in 0..2 {
+            self.wait(i, &format!("SELECT count(*) = {} FROM kept", self.rows)).await;
+        }
+    }
+
+    async fn wait_slot(&self, i: usize, name: &str, condition: &str) {
+        let query = format!(
+            "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = '{name}' AND confirmed_flush_lsn IS NOT \
+             NULL AND NOT temporary AND {condition}"
+        );
+        self.wait(i, &query).await;
+    }
+
+    fn has_logged(&self, i: usize, words: &str) {
+        let file = self.cluster.path(&format!("{}.log", self.cluster.members[i].name));
+        let log = std::fs::read_to_string(file).unwrap();
+        assert!(log.contains(words), "{words}\n{}", self.cluster.dump());
+    }
+
+    /// The leader dies with rows that it could send to nobody, comes back, and gives them up.
+    async fn failover_and_rewind(&mut self) {
+        let former = self.cluster.settled_leader(LONG).await;
+        self.wait_slot(1 - former, "feed", "true").await;
+        self.wait_rows().await;
+        let senders = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'";
+        let senders = self.cluster.sql(former, senders).await.unwrap();
+        let senders: Vec<u32> = senders.iter().map(|row| row[0].as_deref().unwrap().parse().unwrap()).collect();
+        assert!(!senders.is_empty());
+        senders.iter().for_each(|pid| signal(*pid, "STOP"));
+        self.run(former, "INSERT INTO kept SELECT generate_series(1, 5000)").await;
+        self.cluster.kill_agent(former);
+        self.cluster.kill_postmaster(former);
+        senders.iter().for_each(|pid| signal(*pid, "KILL"));
+        self.cluster.expire_leader_key();
+        let leader = self.cluster.wait_leader(LONG, |now| now != former).await;
+        // The consumer's place is there, and can be read from.
+        self.wait_slot(leader, "feed", "true").await;
+        self.insert(leader, 10).await;
+        let changes = "SELECT count(*) > 10 FROM pg_logical_slot_peek_binary_changes('feed', NULL, NULL, \
+                       'proto_version', '1', 'publication_names', 'every')";
+        self.wait(leader, changes).await;
+        self.cluster.start(former);
+        self.cluster.wait_healthy(LONG).await;
+        self.wait_rows().await;
+        self.has_logged(former, "pg_rewind exit code=0");
+    }
+
+    async fn reinit(&mut self) {
+        let leader = self.cluster.settled_leader(LONG).await;
+        let replica = 1 - leader;
+        let before = self.cluster.postmaster(replica);
+        let (scope, name) = (&self.cluster.scope, &self.cluster.members[replica].name);
+        let output = self.cluster.ctl(&["reinit", scope, name, "--force", "--wait"]);
+        assert!(output.status.success(), "{}\n{}\n{}", stdout(&output), stderr(&output), self.cluster.dump());
+        self.cluster.wait_healthy(LONG).await;
+        assert_ne!(self.cluster.postmaster(replica), before);
+        self.insert(leader, 10).await;
+        self.wait_rows().await;
+    }
+
+    /// A slot that its maker has marked for failover: the server keeps it on the standby, we leave it alone, and it is
+    /// there after a switchover with all that was not read before. It comes to the former leader again, too.
+    async fn failover_slot(&mut self) {
+        let former = self.cluster.settled_leader(LONG).await;
+        self.run(former, "SELECT pg_create_logical_replication_slot('theirs', 'pgoutput', false, false, true)").await;
+        self.wait_synced(former).await;
+        self.insert(former, 100).await;
+        self.cluster.switch_to(1 - former, LONG).await;
+        let leader = self.cluster.settled_leader(LONG).await;
+        assert_eq!(leader, 1 - former);
+        let changes = "SELECT count(*) >= 100 FROM pg_logical_slot_peek_binary_changes('theirs', NULL, NULL, \
+                       'proto_version', '1', 'publication_names', 'every')";
+        self.wait(leader, changes).await;
+        self.wait_synced(leader).await;
+        self.wait_rows().await;
+    }
+
+    /// The standby has the slot in step. Its consumer has to move for that, and so do transactions.
+    async fn wait_synced(&self, leader: usize) {
+        let there = "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = 'theirs' AND failover AND synced \
+                     AND NOT temporary AND invalidation_reason IS NULL";
+        let holds = async || {
+            self.run(leader, "SELECT pg_log_standby_snapshot()").await;
+            self.run(leader, "SELECT pg_replication_slot_advance('theirs', pg_current_wal_lsn())").await;
+            let answer = self.cluster.sql(1 - leader, there).await;
+            answer.is_ok_and(|rows| rows[0][0].as_deref() == Some("t"))
+        };
+        self.cluster.until("the failover slot is in step", LONG, holds).await;
+    }
+}
+
+async fn story(major: u32) {
+    let Some(mut story) = Story::begin(major).await else { return };
+    story.failover_and_rewind().await;
+    story.reinit().await;
+    if major >= FAILOVER_SLOTS {
+        story.failover_slot().await;
+    }
+    story.cluster.assert_journals_replay().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_13() {
+    story(13).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_14() {
+    story(14).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_15() {
+    story(15).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_16() {
+    story(16).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_17() {
+    story(17).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_18() {
+    story(18).await;
+}
