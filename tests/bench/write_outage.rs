@@ -1,6 +1,6 @@
 //! How long clients cannot write: pgherd beside Patroni in the same run, the same PostgreSQL, the same etcd.
 //!
-//! `make bench` prints a table of medians. `HERD_ROUNDS` sets the rounds (default 3), `HERD_ONLY` picks the tables
+//! `make bench` prints a table of medians. `HERD_ROUNDS` sets the rounds (default 5), `HERD_ONLY` picks the tables
 //! whose title contains it.
 
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a failed step is a failed run; the harness is one world")]
@@ -18,7 +18,7 @@ mod writer;
 
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Kind, Store, stdout};
+use harness::{Cluster, Kind, Store, signal, stdout};
 use serde_json::json;
 use writer::Writer;
 
@@ -30,15 +30,23 @@ enum Event {
     AgentTerminated,
     PostmasterKilled,
     BothKilled,
+    /// Whatever runs beside the server, too: nobody is left to give the leader key back.
+    HostLost,
 }
 
 /// Patroni goes no lower than a ttl of 20.
 const BELOW: &str = "ttl 5, loop_wait 1";
 
-const EVENTS: [Event; 4] = [Event::Switchover, Event::AgentTerminated, Event::PostmasterKilled, Event::BothKilled];
+const EVENTS: [Event; 5] =
+    [Event::Switchover, Event::AgentTerminated, Event::PostmasterKilled, Event::BothKilled, Event::HostLost];
+
+/// What a round measures: first how long two replicas take to stream from a new primary.
+fn rows() -> Vec<String> {
+    std::iter::once("ReplicasStreaming".to_owned()).chain(EVENTS.iter().map(|event| format!("{event:?}"))).collect()
+}
 
 fn main() {
-    let rounds: usize = std::env::var("HERD_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let rounds: usize = std::env::var("HERD_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let only = std::env::var("HERD_ONLY").unwrap_or_default();
     let tables = [
@@ -54,15 +62,15 @@ fn main() {
         println!("{:<18} {:>10} {:>10} {:>8}", "event", "pgherd", "Patroni", "ratio");
         let ours = runtime.block_on(measure(Kind::Pgherd, rounds, &dynamic));
         if title == BELOW {
-            for (i, event) in EVENTS.iter().enumerate() {
-                println!("{:<18} {:>9.2}s {:>10} {:>8}", format!("{event:?}"), median(&ours[i]), "-", "-");
+            for (i, row) in rows().iter().enumerate() {
+                println!("{row:<18} {:>9.2}s {:>10} {:>8}", median(&ours[i]), "-", "-");
             }
             continue;
         }
         let theirs = runtime.block_on(measure(Kind::Patroni, rounds, &dynamic));
-        for (i, event) in EVENTS.iter().enumerate() {
+        for (i, row) in rows().iter().enumerate() {
             let (a, b) = (median(&ours[i]), median(&theirs[i]));
-            println!("{:<18} {:>9.2}s {:>9.2}s {:>8.2}", format!("{event:?}"), a, b, a / b);
+            println!("{row:<18} {a:>9.2}s {b:>9.2}s {:>8.2}", a / b);
         }
     }
 }
@@ -73,25 +81,31 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// For each event the gaps of every round.
+/// For each row the seconds of every round. A round has a cluster of its own.
 async fn measure(kind: Kind, rounds: usize, dynamic: &serde_json::Value) -> Vec<Vec<f64>> {
-    let mut cluster = Cluster::healthy(Store::Etcd, &[kind; 3], dynamic.clone()).await;
-    let writer = Writer::start(&cluster).await;
-    let mut gaps = vec![Vec::new(); EVENTS.len()];
-    for _ in 0..rounds {
+    let mut seconds = vec![Vec::new(); rows().len()];
+    for round in 0..rounds {
+        let mut cluster = Cluster::new(Store::Etcd, &[kind; 3], dynamic.clone());
+        (0..3).for_each(|i| cluster.start(i));
+        cluster.wait_leader(LONG, |_| true).await;
+        let began = Instant::now();
+        cluster.wait_healthy(LONG).await;
+        seconds[0].push(began.elapsed().as_secs_f64());
+        let writer = Writer::start(&cluster).await;
         for (i, event) in EVENTS.into_iter().enumerate() {
+            // Not always in the same phase of the loop.
+            cluster.wait_healthy(LONG).await;
+            tokio::time::sleep(Duration::from_secs(2 + round as u64)).await;
             let gap = play(&mut cluster, &writer, event).await;
             eprintln!("{kind:?} {event:?} {gap:.2?}");
-            gaps[i].push(gap.as_secs_f64());
+            seconds[1 + i].push(gap.as_secs_f64());
         }
+        writer.finish().await;
     }
-    writer.finish().await;
-    gaps
+    seconds
 }
 
 async fn play(cluster: &mut Cluster, writer: &Writer, event: Event) -> Duration {
-    cluster.wait_healthy(LONG).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
     let leader = cluster.leader().await.expect("a healthy cluster has a leader");
     let began = Instant::now();
     match event {
@@ -102,13 +116,16 @@ async fn play(cluster: &mut Cluster, writer: &Writer, event: Event) -> Duration 
         }
         Event::AgentTerminated => cluster.terminate_agent(leader, LONG),
         Event::PostmasterKilled => cluster.kill_postmaster(leader),
-        Event::BothKilled => {
+        Event::BothKilled | Event::HostLost => {
+            if let Some(guard) = cluster.guard(leader).filter(|_| matches!(event, Event::HostLost)) {
+                signal(guard, "KILL");
+            }
             cluster.kill_agent(leader);
             cluster.kill_postmaster(leader);
         }
     }
     writer.wait_acknowledged_after(Instant::now() + Duration::from_millis(200), LONG).await;
-    if matches!(event, Event::AgentTerminated | Event::BothKilled) {
+    if matches!(event, Event::AgentTerminated | Event::BothKilled | Event::HostLost) {
         cluster.start(leader);
     }
     cluster.wait_healthy(LONG).await;

@@ -112,18 +112,6 @@ fn family(postmaster: u32) -> Vec<u32> {
     std::iter::once(postmaster).chain(children.iter().map(|child| child.pid.cast_unsigned())).collect()
 }
 
-/// The guard of a member, by its command line.
-fn guard_of(cluster: &Cluster, i: usize) -> u32 {
-    let data_dir = cluster.path(&format!("data-{}", cluster.members[i].name));
-    let is_guard = |pid: i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let args: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        args.iter().any(|arg| arg == "guard") && args.iter().any(|arg| **arg == *data_dir.to_string_lossy())
-    };
-    let found = process_tree::processes().into_iter().find(|process| is_guard(process.pid));
-    found.expect("the leader has a guard").pid.cast_unsigned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_stops_a_primary_before_another_one_is_promoted() {
     let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
@@ -166,7 +154,7 @@ async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
     let leader = cluster.settled_leader(LONG).await;
     let loyal = Loyal::start(&cluster, leader).await;
     let mut all = family(cluster.postmaster(leader).unwrap());
-    all.push(guard_of(&cluster, leader));
+    all.push(cluster.guard(leader).expect("the leader has a guard"));
     all.iter().for_each(|pid| signal(*pid, "STOP"));
     cluster.signal_agent(leader, "STOP");
     promoted(&cluster, 1 - leader).await;

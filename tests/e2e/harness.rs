@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use pgherd::ha::{Decision, Memory, Observation, decide};
+use pgherd::postgres::process_tree;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -314,6 +315,18 @@ impl Cluster {
 
     pub fn agent_has_ended(&mut self, i: usize) -> bool {
         self.members[i].agent.as_mut().is_none_or(|agent| agent.try_wait().unwrap().is_some())
+    }
+
+    /// The process beside one of our agents that outlives it, by its command line.
+    pub fn guard(&self, i: usize) -> Option<u32> {
+        let data_dir = self.path(&format!("data-{}", self.members[i].name));
+        let is_guard = |pid: i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let args: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+            args.iter().any(|arg| arg == "guard") && args.iter().any(|arg| **arg == *data_dir.to_string_lossy())
+        };
+        let found = process_tree::processes().into_iter().find(|process| is_guard(process.pid));
+        found.map(|process| process.pid.cast_unsigned())
     }
 
     pub fn postmaster(&self, i: usize) -> Option<u32> {
