@@ -14,6 +14,7 @@ use crate::dcs::{Dcs, DcsError, Timing};
 
 use super::error::CtlError;
 use super::exit::Exit;
+use super::own::Own;
 use super::settings;
 use super::ui::Ui;
 use super::{GlobalArgs, Personality};
@@ -66,7 +67,13 @@ impl Outside {
     }
 
     /// Nothing is sent yet, and nothing is waited for: connections are made by the first call.
-    fn open(&self, settings: &OperatorConfig, cluster: &str, groups: Groups) -> Result<Arc<dyn Dcs>, DcsError> {
+    fn open(
+        &self,
+        settings: &OperatorConfig,
+        cluster: &str,
+        groups: Groups,
+        budget: Duration,
+    ) -> Result<Arc<dyn Dcs>, DcsError> {
         if let Some(opener) = &self.opener {
             return opener(settings, cluster, groups);
         }
@@ -80,7 +87,7 @@ impl Outside {
                 Err(_) => (nowhere.as_str(), None),
             },
         };
-        let timing = Timing { retry_timeout: DCS_BUDGET, ..Timing::default() };
+        let timing = Timing { retry_timeout: budget, ..Timing::default() };
         let opening = connect(&settings.dcs, &settings.namespace, scope, group, Identity::Operator, timing);
         opening.now_or_never().unwrap_or_else(|| Err(DcsError::unavailable("opening the DCS would have to wait")))
     }
@@ -94,6 +101,8 @@ pub struct Context<'a> {
     pub settings: OperatorConfig,
     /// The environment.
     pub environment: &'a BTreeMap<String, String>,
+    /// What was said with the options that only we have.
+    pub own: Own,
     outside: Outside,
 }
 
@@ -110,7 +119,7 @@ impl<'a> Context<'a> {
         for finding in findings.iter().filter(|finding| finding.severity > Severity::Info) {
             ui.warn(&finding.to_string())?;
         }
-        Ok(Self { ui, settings, environment, outside })
+        Ok(Self { ui, settings, environment, own: global.own.clone(), outside })
     }
 
     /// How the program presents itself.
@@ -148,7 +157,9 @@ impl<'a> Context<'a> {
         if self.settings.dcs == DcsConfig::Missing {
             return Err(no_dcs());
         }
-        let opened = self.outside.open(&self.settings, cluster, groups);
+        // Whoever waits longer than that gives up a little later.
+        let budget = self.own.timeout.map_or(DCS_BUDGET, |timeout| timeout.mul_f64(0.9));
+        let opened = self.outside.open(&self.settings, cluster, groups, budget);
         opened.map_err(|error| CtlError::dcs(format!("cannot reach cluster {cluster}"), error))
     }
 
@@ -161,6 +172,7 @@ impl<'a> Context<'a> {
 
     /// The client for the members' REST interfaces; no request takes longer than `timeout`.
     pub fn api(&self, timeout: Duration) -> Result<Client, CtlError> {
+        let timeout = self.own.timeout.map_or(timeout, |own| own.min(timeout));
         Client::new(&self.settings.ctl, timeout).map_err(|error| {
             CtlError::usage("cannot call the members' REST interface")
                 .because(error)
@@ -185,9 +197,10 @@ impl<'a> Context<'a> {
         what: String,
         call: impl Future<Output = Result<T, DcsError>>,
     ) -> Result<T, CtlError> {
-        let result = match tokio::time::timeout(DCS_PATIENCE, call).await {
+        let patience = self.own.timeout.unwrap_or(DCS_PATIENCE);
+        let result = match tokio::time::timeout(patience, call).await {
             Ok(result) => result,
-            Err(_) => Err(DcsError::unavailable(format!("no answer within {:.1} s", DCS_PATIENCE.as_secs_f32()))),
+            Err(_) => Err(DcsError::unavailable(format!("no answer within {:.1} s", patience.as_secs_f32()))),
         };
         result.map_err(|error| CtlError::dcs(what, error))
     }

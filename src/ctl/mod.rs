@@ -25,7 +25,9 @@ pub mod desk;
 pub mod error;
 pub mod exit;
 pub mod handover;
+pub mod known;
 pub mod libpq;
+pub mod own;
 pub mod plan;
 pub mod render;
 pub mod report;
@@ -36,6 +38,7 @@ pub mod sql;
 pub mod targets;
 pub mod ui;
 pub mod usage;
+pub mod without_dcs;
 
 pub use context::{Context, Outside};
 pub use error::{CtlError, ErrorKind};
@@ -85,6 +88,9 @@ pub struct GlobalArgs {
     /// Do not verify the certificate of the REST API
     #[arg(short = 'k', long)]
     pub insecure: bool,
+    /// What only we understand.
+    #[arg(skip)]
+    pub own: own::Own,
 }
 
 /// See and steer PostgreSQL clusters run by pgherd or Patroni.
@@ -118,13 +124,16 @@ impl Cli {
         } else {
             root
         };
-        root.mut_subcommands(|sub| sub.disable_help_flag(true).args_override_self(true).arg(help()))
+        let root = root.mut_subcommands(|sub| sub.disable_help_flag(true).args_override_self(true).arg(help()));
+        if ours { own::Own::add(root) } else { root }
     }
 
     /// Reads the arguments.
     pub fn read(args: &[OsString], personality: Personality) -> Result<Self, clap::Error> {
         let matches = Self::clap(personality).try_get_matches_from(args)?;
-        Self::from_arg_matches(&matches)
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.global.own = own::Own::of(&matches);
+        Ok(cli)
     }
 }
 
@@ -164,6 +173,7 @@ pub async fn run(invocation: &Invocation, ui: &Ui, outside: Outside) -> u8 {
         Ok(cli) => cli,
         Err(said) => return said.show(ui),
     };
+    ui.choose_color(cli.global.own.color);
     let result = match Context::new(ui, &cli.global, &invocation.environment, outside) {
         Ok(context) => commands::run(&context, &cli.command).await,
         Err(error) => Err(error),

@@ -13,6 +13,7 @@ use crate::io::clock::{Clock, SystemClock};
 
 use super::Personality;
 use super::error::CtlError;
+use super::own::ColorChoice;
 
 type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 type Source = Arc<Mutex<Box<dyn BufRead + Send>>>;
@@ -66,7 +67,8 @@ pub struct Ui {
     err: Sink,
     input: Source,
     terminals: Terminals,
-    colour: bool,
+    /// Whether colours are used on stdout, and on stderr.
+    colours: [AtomicBool; 2],
     clock: Arc<dyn Clock>,
     zone: jiff::tz::TimeZone,
     asking: AtomicBool,
@@ -83,7 +85,11 @@ impl Ui {
             err: Arc::new(Mutex::new(Box::new(err))),
             input: Arc::new(Mutex::new(Box::new(BufReader::new(input)))),
             terminals,
-            colour: console::colors_enabled_stderr() && terminals.errors && !personality.is_patronictl(),
+            colours: [
+                terminals.output && console::colors_enabled(),
+                terminals.errors && console::colors_enabled_stderr(),
+            ]
+            .map(AtomicBool::new),
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
@@ -100,7 +106,7 @@ impl Ui {
             err: Arc::new(Mutex::new(Box::new(captured.err.clone()))),
             input: Arc::new(Mutex::new(Box::new(input))),
             terminals: Terminals::default(),
-            colour: false,
+            colours: [false, false].map(AtomicBool::new),
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
@@ -121,6 +127,16 @@ impl Ui {
     /// The same with another idea of which streams are terminals, for tests.
     pub fn with_terminals(self, terminals: Terminals) -> Self {
         Self { terminals, ..self }
+    }
+
+    /// `--color`; the terminals and the environment decide where nothing else is said.
+    pub fn choose_color(&self, choice: ColorChoice) {
+        let is_used = match choice {
+            ColorChoice::Auto => return,
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
+        self.colours.iter().for_each(|colour| colour.store(is_used, Ordering::Relaxed));
     }
 
     /// How the program presents itself.
@@ -152,7 +168,7 @@ impl Ui {
 
     /// What tables on stdout may look like.
     pub fn look(&self) -> super::render::Look {
-        super::render::Look { width: self.width(), styled: self.terminals.output && console::colors_enabled() }
+        super::render::Look { width: self.width(), styled: self.colours[0].load(Ordering::Relaxed) }
     }
 
     /// Data and a newline, to stdout.
@@ -201,7 +217,8 @@ impl Ui {
 
     /// Text in a tone, if messages may be coloured.
     pub fn paint(&self, tone: Tone, text: &str) -> String {
-        if self.colour { tone.style().force_styling(true).apply_to(text).to_string() } else { text.to_owned() }
+        let is_used = self.colours[1].load(Ordering::Relaxed) && !self.personality.is_patronictl();
+        if is_used { tone.style().force_styling(true).apply_to(text).to_string() } else { text.to_owned() }
     }
 
     /// A spinner with this message until it is dropped; nothing where nobody watches.

@@ -8,3 +8,9 @@ mod ours;
 mod recorded;
 mod stage;
 mod transcript;
+mod without_dcs;
+
+#[path = "../support/etcd.rs"]
+mod etcd;
+#[path = "../support/ground.rs"]
+mod ground;

@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 use crate::cluster::tags::{as_boolish, is_truthy};
 use crate::cluster::{ClusterView, Lag, Lsn, Member};
 use crate::ctl::context::Groups;
+use crate::ctl::known::Known;
 use crate::ctl::render::{Format, members};
 use crate::ctl::report::report;
+use crate::ctl::without_dcs::{self, Source};
 use crate::ctl::{Context, CtlError, ErrorKind, Exit};
 
 /// Arguments of `list`.
@@ -110,8 +112,7 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
     let mut is_first = true;
     for name in clusters {
         let groups = context.groups(wanted.group);
-        let cluster = context.load(name, groups).await?;
-        let view = view(name, groups, &cluster, wanted.is_extended);
+        let view = look(context, name, groups, wanted.is_extended).await?;
         if is_first && wanted.has_timestamp {
             if context.personality().is_patronictl() { ui.data(&ui.now_text())? } else { ui.say(&ui.now_text())? }
         }
@@ -126,6 +127,9 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
         return Ok(Exit::Done);
     }
     ui.data(&members::as_pgherdctl(&views, wanted.shape, ui.look()))?;
+    for remark in views.iter().filter_map(|view| view.source.remark(&view.cluster)) {
+        ui.warn(&remark)?;
+    }
     let unknown: Vec<&str> = views.iter().filter(|view| view.is_unknown).map(|view| view.cluster.as_str()).collect();
     if unknown.is_empty() {
         return Ok(Exit::Done);
@@ -133,6 +137,20 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
     let prefix = format!("/{}/", context.settings.namespace.trim_matches('/'));
     ui.warn(&format!("nothing is known of {} below {prefix}: check the name and the namespace", unknown.join(", ")))?;
     Ok(Exit::NotFound)
+}
+
+/// Reads a cluster; where the DCS does not answer, from its members.
+async fn look(context: &Context<'_>, name: &str, groups: Groups, is_extended: bool) -> Result<MembersView, CtlError> {
+    let read = async || Ok(view(name, groups, &context.load(name, groups).await?, is_extended));
+    if context.personality().is_patronictl() {
+        return read().await;
+    }
+    let known = Known::new(context.environment, &context.settings, name);
+    let view = without_dcs::or_from_members(context, &known, (name, groups, is_extended), read()).await?;
+    if view.source == Source::Dcs {
+        known.remember(&view);
+    }
+    Ok(view)
 }
 
 /// Shows the members of a cluster that has been read, as the commands do that are about to change it.
@@ -157,6 +175,8 @@ pub struct MembersView {
     pub is_extended: bool,
     /// Nothing was found in the DCS.
     pub is_unknown: bool,
+    /// Who says so.
+    pub source: Source,
     /// One part, or one per Citus group in order.
     pub parts: Vec<Part>,
 }
@@ -312,7 +332,7 @@ pub fn view(name: &str, groups: Groups, cluster: &ClusterView, is_extended: bool
         parts.sort_by_key(|part| part.group);
     }
     let is_unknown = *cluster == ClusterView::default();
-    MembersView { cluster: name.to_owned(), groups, is_extended, is_unknown, parts }
+    MembersView { cluster: name.to_owned(), groups, is_extended, is_unknown, source: Source::Dcs, parts }
 }
 
 fn part(group: i64, cluster: &ClusterView) -> Part {
@@ -352,8 +372,8 @@ fn row(member: &Member, cluster: &ClusterView, mode: Mode) -> Row {
         timeline: member.data.get("timeline").filter(|value| !value.is_null()).cloned(),
         positions: (!role.is_leader()).then(|| positions(member, cluster.last_lsn(), state)),
         is_pending_restart: member.data.get("pending_restart").is_some_and(is_truthy),
-        pending_reasons: pending_reasons(member),
-        scheduled_restart: scheduled_restart(member),
+        pending_reasons: pending_reasons(&member.data),
+        scheduled_restart: scheduled_restart(&member.data),
         tags: member.data.get("tags").and_then(Value::as_object).cloned(),
     }
 }
@@ -373,14 +393,16 @@ fn positions(member: &Member, leader: Lsn, state: &str) -> (Position, Position) 
     if state == "streaming" { (only, replay) } else { (receive, only) }
 }
 
-fn pending_reasons(member: &Member) -> Vec<(String, String, String)> {
-    let Some(reasons) = member.data.get("pending_restart_reason").and_then(Value::as_object) else { return Vec::new() };
+/// Why a restart is pending, in what a member publishes or says.
+pub(crate) fn pending_reasons(data: &Map<String, Value>) -> Vec<(String, String, String)> {
+    let Some(reasons) = data.get("pending_restart_reason").and_then(Value::as_object) else { return Vec::new() };
     let text = |reason: &Value, key: &str| crate::ctl::render::cell_text(&reason.get(key).cloned());
     reasons.iter().map(|(name, reason)| (name.clone(), text(reason, "old_value"), text(reason, "new_value"))).collect()
 }
 
-fn scheduled_restart(member: &Member) -> Option<(String, Option<String>)> {
-    let restart = member.data.get("scheduled_restart")?.as_object()?;
+/// The restart to come, in what a member publishes or says.
+pub(crate) fn scheduled_restart(data: &Map<String, Value>) -> Option<(String, Option<String>)> {
+    let restart = data.get("scheduled_restart")?.as_object()?;
     let text = |key: &str| restart.get(key).and_then(Value::as_str).map(str::to_owned);
     Some((text("schedule")?, text("postgres_version")))
 }

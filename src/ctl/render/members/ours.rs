@@ -10,6 +10,7 @@ use crate::ctl::render::grid::Column;
 use crate::ctl::render::ours::{self, Mark, Shade};
 use crate::ctl::render::tree::{indented, tree};
 use crate::ctl::render::{Format, Look, cell_text, yaml};
+use crate::ctl::without_dcs;
 
 /// What we print: a table per cluster, or one document for all of them. Without the last newline.
 pub fn as_pgherdctl(views: &[MembersView], shape: Shape, look: Look) -> String {
@@ -53,6 +54,7 @@ fn cluster_document(view: &MembersView, part: &Part, is_tree: bool) -> Value {
     }
     let system = part.initialize.as_deref().filter(|id| !id.is_empty());
     let rest = json!({
+        "source": view.source.word(),
         "known": !view.is_unknown,
         "system_id": system,
         "initializing": part.initialize.as_deref() == Some(""),
@@ -174,6 +176,11 @@ fn pretty(view: &MembersView, is_tree: bool, look: Look) -> String {
 }
 
 fn heading(view: &MembersView) -> String {
+    let heading = heading_of(view);
+    if view.source.is_dcs() { heading } else { format!("{heading}, as its members say") }
+}
+
+fn heading_of(view: &MembersView) -> String {
     let what = match view.groups {
         Groups::Plain => format!("Cluster {}", view.cluster),
         Groups::One(group) => format!("Citus cluster {}, group {group}", view.cluster),
@@ -181,6 +188,7 @@ fn heading(view: &MembersView) -> String {
     };
     match view.parts.first().and_then(|part| part.initialize.as_deref()) {
         None if view.is_unknown => format!("{what}: nothing known"),
+        None if !view.source.is_dcs() => what,
         None => format!("{what} (not initialized)"),
         Some("") => format!("{what} (being initialized)"),
         Some(id) => format!("{what} (system {id})"),
@@ -211,6 +219,7 @@ fn shade_of(row: &Row) -> Shade {
     match row.state.as_str() {
         "stopped" | "crashed" => Shade::Bad,
         failed if failed.ends_with("failed") => Shade::Bad,
+        without_dcs::NO_ANSWER => Shade::Bad,
         "running" if row.role == ShownRole::Leader => Shade::Good,
         "streaming" => Shade::Good,
         "in archive recovery" if row.role == ShownRole::StandbyLeader => Shade::Good,
@@ -236,6 +245,7 @@ fn way_out(view: &MembersView, part: &Part) -> Option<String> {
 fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     match &part.leader {
+        None if !view.source.is_dcs() => remarks.push("No member that answered says that it leads.".to_owned()),
         None if !view.is_unknown => {
             remarks.push("There is no leader.".to_owned());
             remarks.extend(way_out(view, part));

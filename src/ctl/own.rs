@@ -1,0 +1,119 @@
+//! Options that only `pgherdctl` has, on every command that can use them. patronictl's personality does not know them,
+//! so they are not part of the commands' own arguments.
+
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+/// Heading of these options in the help.
+const HEADING: &str = "Common options";
+
+/// When text is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless the environment is against it (NO_COLOR).
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What was said with these options.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    /// `--timeout`: the longest wait for one answer.
+    pub timeout: Option<Duration>,
+    /// `--color`.
+    pub color: ColorChoice,
+    /// `--member-url`: members to ask when the DCS does not answer.
+    pub member_urls: Vec<String>,
+}
+
+impl Own {
+    /// Adds the options to a command line.
+    pub fn add(root: Command) -> Command {
+        root.args(everywhere()).mut_subcommands(|sub| {
+            let has_timeout = sub.get_arguments().any(|arg| arg.get_long() == Some("timeout"));
+            let is_list = matches!(sub.get_name(), "list" | "topology");
+            // `restart --timeout` is another thing, and patronictl's.
+            let sub = sub.args(everywhere().into_iter().filter(|arg| !has_timeout || arg.get_id() != "own_timeout"));
+            if is_list { sub.arg(member_url()) } else { sub }
+        })
+    }
+
+    /// What was said, after the command word or before it.
+    pub fn of(matches: &ArgMatches) -> Self {
+        let after = matches.subcommand().map(|(_, sub)| sub);
+        Self {
+            timeout: value(matches, after, "own_timeout"),
+            color: value(matches, after, "own_color").unwrap_or_default(),
+            member_urls: values(after, "own_member_url"),
+        }
+    }
+}
+
+fn value<T: Clone + Send + Sync + 'static>(before: &ArgMatches, after: Option<&ArgMatches>, id: &str) -> Option<T> {
+    let said = |matches: &ArgMatches| matches.try_get_one::<T>(id).ok().flatten().cloned();
+    after.and_then(said).or_else(|| said(before))
+}
+
+fn values(after: Option<&ArgMatches>, id: &str) -> Vec<String> {
+    let said = after.and_then(|matches| matches.try_get_many::<String>(id).ok().flatten());
+    said.map(|urls| urls.cloned().collect()).unwrap_or_default()
+}
+
+fn everywhere() -> [Arg; 2] {
+    let timeout = Arg::new("own_timeout").long("timeout").value_name("SECONDS").value_parser(seconds);
+    let color = Arg::new("own_color").long("color").value_name("WHEN").value_parser(value_parser!(ColorChoice));
+    [
+        timeout.help("Longest wait for one answer of the DCS or a member [default: 5]").help_heading(HEADING),
+        color.hide_possible_values(true).help("Colour: auto, always or never [default: auto]").help_heading(HEADING),
+    ]
+}
+
+fn member_url() -> Arg {
+    let arg = Arg::new("own_member_url").long("member-url").value_name("URL").action(ArgAction::Append);
+    arg.help("Ask this member's REST API when the DCS does not answer; may be given several times")
+        .help_heading(HEADING)
+}
+
+/// A positive number of seconds, fractions included.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: Option<f64> = text.strip_suffix('s').unwrap_or(text).trim().parse().ok();
+    let duration = seconds.filter(|seconds| *seconds > 0.0).and_then(|s| Duration::try_from_secs_f64(s).ok());
+    duration.ok_or_else(|| "is not a positive number of seconds".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::{Cli, Personality};
+
+    fn own(words: &str) -> Own {
+        let args: Vec<std::ffi::OsString> = words.split(' ').map(Into::into).collect();
+        Cli::read(&args, Personality::Pgherdctl).unwrap().global.own
+    }
+
+    #[test]
+    fn before_and_after_the_command_word() {
+        assert_eq!(own("pgherdctl --timeout 2 list").timeout, Some(Duration::from_secs(2)));
+        assert_eq!(own("pgherdctl --timeout 2 list --timeout 0.5s").timeout, Some(Duration::from_millis(500)));
+        assert_eq!(own("pgherdctl --timeout 2 restart demo --timeout 5min").timeout, Some(Duration::from_secs(2)));
+        assert_eq!(own("pgherdctl restart demo --timeout 5min").timeout, None);
+        assert_eq!(own("pgherdctl history --color never demo").color, ColorChoice::Never);
+        assert_eq!(own("pgherdctl list --member-url a --member-url b").member_urls, ["a", "b"]);
+    }
+
+    #[test]
+    fn every_command_line_is_sound_and_theirs_has_none_of_it() {
+        Cli::clap(Personality::Pgherdctl).debug_assert();
+        Cli::clap(Personality::Patronictl).debug_assert();
+        let args: Vec<std::ffi::OsString> = ["patronictl", "list", "--color", "never"].map(Into::into).into();
+        assert!(Cli::read(&args, Personality::Patronictl).is_err());
+        for wrong in ["0", "-1", "x", "1e400"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}
