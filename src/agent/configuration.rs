@@ -157,7 +157,10 @@ impl Configure for Files {
     }
 
     fn reload(&self) -> Result<bool, String> {
-        let Some(path) = &self.path else { return Ok(false) };
+        let Some(path) = &self.path else {
+            self.current.send_modify(|_| {});
+            return Ok(false);
+        };
         let (mut local, mut warnings, origins) = build(Some(path), &self.environment)?;
         // What would be refused later must not be taken over by half.
         PostgresConfig::build(&local, &Map::new()).map_err(|error| chain(&error.located(&origins)))?;
@@ -169,11 +172,9 @@ impl Configure for Files {
             warn!("{warning}");
         }
         *self.origins.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(origins);
-        Ok(self.current.send_if_modified(|current| {
-            let changed = **current != local;
-            *current = Arc::new(local);
-            changed
-        }))
+        // Whoever follows is told in any case: the files that settings name (certificates) may be new.
+        let before = self.current.send_replace(Arc::new(local));
+        Ok(*before != *self.local())
     }
 
     fn keep(&self, dynamic: &Map<String, Value>) {

@@ -1,6 +1,7 @@
 //! Private keys in PEM files, plain or encrypted with a password.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use pkcs8::{EncryptedPrivateKeyInfoOwned, SecretDocument};
 use rustls::pki_types::pem::PemObject;
@@ -45,10 +46,30 @@ fn encrypted(text: &str) -> Option<&str> {
     Some(&text[from..from + length])
 }
 
+/// An encrypted key, its password, and what they gave.
+type Opened = (String, String, SecretDocument);
+
+/// A few keys that were decrypted: that is made slow on purpose, and every connection to PostgreSQL needs its key.
+static OPENED: Mutex<Vec<Opened>> = Mutex::new(Vec::new());
+
+/// As many keys as one agent may be using, and a few that they have replaced.
+const OPENED_AT_MOST: usize = 8;
+
 fn decrypt(block: &str, password: &str) -> pkcs8::Result<PrivateKeyDer<'static>> {
+    let opened = || OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let der = |key: &SecretDocument| PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()));
+    if let Some((.., key)) = opened().iter().find(|(known, word, _)| known == block && word == password) {
+        return Ok(der(key));
+    }
     let (_, document) = SecretDocument::from_pem(block)?;
     let key = EncryptedPrivateKeyInfoOwned::try_from(document.as_bytes())?.decrypt(password)?;
-    Ok(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec())))
+    let answer = der(&key);
+    let mut opened = opened();
+    if opened.len() == OPENED_AT_MOST {
+        opened.remove(0);
+    }
+    opened.push((block.to_owned(), password.to_owned(), key));
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 /// Whether `certificate` is exactly one of the trusted ones and within its dates.
-fn is_pinned(trusted: &[CertificateDer<'static>], certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
+pub(crate) fn is_pinned(trusted: &[CertificateDer<'static>], certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
     if !trusted.iter().any(|known| known.as_ref() == certificate.as_ref()) {
         return false;
     }

@@ -3,21 +3,24 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
 use crate::io::private_key;
+use crate::io::tls::is_pinned;
 
 use super::PgError;
 
@@ -74,11 +77,9 @@ impl Tls {
         if mode == TlsMode::Disable {
             return Ok(Self::default());
         }
-        if get("sslcrldir").is_some() {
-            return Err(wrong("sslcrldir is not supported here"));
-        }
         let provider = Arc::new(ring::default_provider());
-        let verifier = verifier(verify, root, get("sslcrl"), &provider)?;
+        let revoked = revocations(get("sslcrl"), get("sslcrldir"))?;
+        let verifier = verifier(verify, root, revoked, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(wrong)?
@@ -127,6 +128,30 @@ fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, PgError> {
     if found.is_empty() { Err(wrong(format!("{path}: no certificate in it"))) } else { Ok(found) }
 }
 
+/// The lists of revoked certificates in a file and in every file of a directory. libpq takes only those files of the
+/// directory that have hashed names; whoever named a directory meant all that is in it.
+fn revocations(
+    file: Option<&str>,
+    directory: Option<&str>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PgError> {
+    let mut paths: Vec<PathBuf> = file.map(PathBuf::from).into_iter().collect();
+    if let Some(directory) = directory {
+        let entries = std::fs::read_dir(directory).map_err(|error| wrong(format!("sslcrldir {directory}: {error}")))?;
+        paths.extend(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()));
+    }
+    let mut lists = Vec::new();
+    for path in paths {
+        let named = |error| wrong(format!("{}: {error}", path.display()));
+        for list in CertificateRevocationListDer::pem_file_iter(&path).map_err(named)? {
+            lists.push(list.map_err(named)?);
+        }
+    }
+    if lists.is_empty() && (file.is_some() || directory.is_some()) {
+        return Err(wrong("sslcrl and sslcrldir: there is no list of revoked certificates in PEM form"));
+    }
+    Ok(lists)
+}
+
 /// How much of a server's certificate is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verify {
@@ -138,7 +163,7 @@ enum Verify {
 fn verifier(
     verify: Verify,
     root: Option<&str>,
-    crl: Option<&str>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, PgError> {
     if verify == Verify::Nothing {
@@ -159,10 +184,8 @@ fn verifier(
         None => return Err(wrong("sslmode asks for verification, so sslrootcert must name the root certificate")),
     }
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    if let Some(path) = crl {
-        let named = |error| wrong(format!("{path}: {error}"));
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_file_iter(path).map_err(named)?.collect();
-        builder = builder.with_crls(lists.map_err(named)?);
+    if !revoked.is_empty() {
+        builder = builder.with_crls(revoked);
     }
     let chain = Some(builder.build().map_err(wrong)?);
     Ok(Arc::new(Verifier { verify, chain, trusted, provider: Arc::clone(provider) }))
@@ -188,20 +211,18 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        let result = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        let is_trusted_itself = || self.trusted.iter().any(|root| root.as_ref() == end_entity.as_ref());
-        match result {
-            Ok(verified) => Ok(verified),
+        // A certificate that is its own CA and was handed out as the root.
+        if is_pinned(&self.trusted, end_entity, now) {
+            if self.verify == Verify::IssuerAndName {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
+            return Ok(ServerCertVerified::assertion());
+        }
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.verify == Verify::Issuer => Ok(ServerCertVerified::assertion()),
-            // A certificate that is its own issuer and was handed out as the root.
-            Err(Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer))
-                if self.verify == Verify::Issuer && is_trusted_itself() =>
-            {
-                Ok(ServerCertVerified::assertion())
-            }
-            Err(error) => Err(error),
+            result => result,
         }
     }
 
@@ -302,7 +323,7 @@ mod tests {
             &[("sslmode", "verify-full")],
             &[("sslmode", "verify-ca"), ("sslrootcert", "/nonexistent")],
             &[("sslcert", "/a")],
-            &[("sslcrldir", "/a")],
+            &[("sslcrldir", "/nonexistent")],
         ] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
@@ -327,6 +348,12 @@ mod tests {
     async fn only_verification_looks_at_the_certificate() {
         let certificate = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
         let other = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
+        let its_own_ca = {
+            let mut params = rcgen::CertificateParams::new(vec!["db.example".to_owned()]).unwrap();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let signing_key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertifiedKey { cert: params.self_signed(&signing_key).unwrap(), signing_key }
+        };
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str, text: String| {
             let path = directory.path().join(name);
@@ -334,13 +361,60 @@ mod tests {
             path.display().to_string()
         };
         let (known, unknown) = (file("known", certificate.cert.pem()), file("unknown", other.cert.pem()));
+        let own = file("own", its_own_ca.cert.pem());
         let with = |mode: &str, root: &str| read(&[("sslmode", mode), ("sslrootcert", root)]).unwrap();
 
         assert!(accepted(&read(&[("sslmode", "require")]).unwrap(), "db.example", &certificate).await);
         assert!(accepted(&with("verify-full", &known), "db.example", &certificate).await);
         assert!(!accepted(&with("verify-full", &known), "10.0.0.1", &certificate).await);
         assert!(accepted(&with("verify-ca", &known), "10.0.0.1", &certificate).await);
+        assert!(accepted(&with("verify-full", &own), "db.example", &its_own_ca).await);
+        assert!(!accepted(&with("verify-full", &own), "10.0.0.1", &its_own_ca).await);
+        assert!(accepted(&with("verify-ca", &own), "10.0.0.1", &its_own_ca).await);
+        assert!(!accepted(&with("verify-full", &known), "db.example", &its_own_ca).await);
         assert!(!accepted(&with("verify-ca", &unknown), "db.example", &certificate).await);
         assert!(!accepted(&with("require", &unknown), "db.example", &certificate).await);
+    }
+
+    #[tokio::test]
+    async fn revoked_certificates_are_refused() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+        let issuer = rcgen::Issuer::from_params(&ca, &key);
+        let leaf = |serial: u64| {
+            let signing_key = rcgen::KeyPair::generate().unwrap();
+            let mut params = rcgen::CertificateParams::new(vec!["db.example".to_owned()]).unwrap();
+            params.serial_number = Some(serial.into());
+            rcgen::CertifiedKey { cert: params.signed_by(&signing_key, &issuer).unwrap(), signing_key }
+        };
+        let (good, bad) = (leaf(1), leaf(2));
+        let revoked = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(4000, 1, 1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: 2.into(),
+                revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let lists = directory.path().join("lists");
+        std::fs::create_dir(&lists).unwrap();
+        let (root, lists) = (directory.path().join("root").display().to_string(), lists.display().to_string());
+        std::fs::write(&root, ca.self_signed(&key).unwrap().pem()).unwrap();
+        let verify = [("sslmode", "verify-full"), ("sslrootcert", root.as_str())];
+        let strict = || read(&[&verify[..], &[("sslcrldir", &lists)]].concat());
+        assert!(strict().is_err(), "no list in it");
+        std::fs::write(format!("{lists}/some"), revoked.signed_by(&issuer).unwrap().pem().unwrap()).unwrap();
+        let strict = strict().unwrap();
+        assert!(accepted(&strict, "db.example", &good).await);
+        assert!(!accepted(&strict, "db.example", &bad).await);
+        assert!(accepted(&read(&verify).unwrap(), "db.example", &bad).await);
     }
 }

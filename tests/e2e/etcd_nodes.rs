@@ -21,6 +21,8 @@ struct Node {
 pub struct EtcdNodes {
     nodes: Vec<Node>,
     more_args: Vec<String>,
+    /// Certificate, key and CA of all sides, where there is TLS.
+    files: Option<[String; 3]>,
     /// Who `etcdctl` says it is, once that matters.
     pub user: Option<String>,
     dir: TempDir,
@@ -29,10 +31,16 @@ pub struct EtcdNodes {
 impl EtcdNodes {
     /// So many servers, ready.
     pub fn start(count: usize, more_args: &[&str]) -> Self {
+        Self::start_with(count, more_args, None)
+    }
+
+    /// The same, perhaps with TLS: certificate, key and CA of servers and clients.
+    pub fn start_with(count: usize, more_args: &[&str], files: Option<[String; 3]>) -> Self {
         let node = |_| Node { client: free_port(), peer: free_port(), process: None };
         let mut nodes = Self {
             nodes: (0..count).map(node).collect(),
             more_args: more_args.iter().map(|arg| (*arg).to_owned()).collect(),
+            files,
             user: None,
             dir: tempfile::Builder::new().prefix("herd-etcd").tempdir_in("/tmp").unwrap(),
         };
@@ -58,7 +66,9 @@ impl EtcdNodes {
         let initial: Vec<String> =
             self.nodes.iter().enumerate().map(|(i, node)| format!("e{i}=http://127.0.0.1:{}", node.peer)).collect();
         let node = &mut self.nodes[i];
-        let (client, peer) = (format!("http://127.0.0.1:{}", node.client), format!("http://127.0.0.1:{}", node.peer));
+        let scheme = if self.files.is_some() { "https" } else { "http" };
+        let client = format!("{scheme}://127.0.0.1:{}", node.client);
+        let peer = format!("http://127.0.0.1:{}", node.peer);
         let log = self.dir.path().join(format!("e{i}.log"));
         let log = fs::File::options().create(true).append(true).open(log).unwrap();
         let mut command = Command::new("/usr/bin/etcd");
@@ -66,6 +76,9 @@ impl EtcdNodes {
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &initial.join(",")]).args(&self.more_args);
+        if let Some([cert, key, ca]) = &self.files {
+            command.args(["--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca, "--client-cert-auth"]);
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         node.process = Some(command.spawn().expect("etcd starts"));
     }
@@ -90,6 +103,9 @@ impl EtcdNodes {
         let mut command = Command::new("/usr/bin/etcdctl");
         command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", endpoints.join(",")));
         command.args(self.user.iter().map(|user| format!("--user={user}"))).args(args);
+        if let Some([cert, key, ca]) = &self.files {
+            command.env("ETCDCTL_CERT", cert).env("ETCDCTL_KEY", key).env("ETCDCTL_CACERT", ca);
+        }
         let output = command.stdin(Stdio::null()).output().expect("etcdctl runs");
         if output.status.success() { Ok(stdout(&output)) } else { Err(stderr(&output)) }
     }

@@ -45,6 +45,10 @@ pub struct Cluster {
     pub members: Vec<Member>,
     pub scope: String,
     pub store_port: u16,
+    /// Asks the REST interfaces when they speak TLS.
+    pub over_tls: Option<reqwest::Client>,
+    /// SQL goes through the socket in the cluster's directory instead of TCP.
+    pub through_socket: bool,
     store: Option<Child>,
     kind: Store,
     dir: TempDir,
@@ -94,6 +98,8 @@ impl Cluster {
             members: Vec::new(),
             scope: "e2e".into(),
             store_port: free_port(),
+            over_tls: None,
+            through_socket: false,
             store: None,
             kind: store,
             dir,
@@ -373,12 +379,20 @@ impl Cluster {
 
     /// GET from a member's REST API: status and body.
     pub async fn get(&self, i: usize, path: &str) -> Option<(u16, String)> {
-        http("GET", self.members[i].api_port, path, None).await
+        self.ask("GET", i, path, None).await
     }
 
     /// Another request to a member's REST API.
     pub async fn request(&self, method: &str, i: usize, path: &str, body: &Value) -> Option<(u16, String)> {
-        http(method, self.members[i].api_port, path, Some(body.to_string())).await
+        self.ask(method, i, path, Some(body.to_string())).await
+    }
+
+    async fn ask(&self, method: &str, i: usize, path: &str, body: Option<String>) -> Option<(u16, String)> {
+        let port = self.members[i].api_port;
+        let Some(client) = &self.over_tls else { return http(method, port, path, body).await };
+        let request = client.request(method.parse().unwrap(), format!("https://127.0.0.1:{port}{path}"));
+        let answer = request.timeout(Duration::from_secs(3)).body(body.unwrap_or_default()).send().await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 
     pub async fn status(&self, i: usize) -> Option<Value> {
@@ -511,8 +525,9 @@ impl Cluster {
     // ---- SQL ----
 
     pub fn dsn(&self, i: usize) -> String {
+        let host = if self.through_socket { self.dir.path().to_str().unwrap() } else { "127.0.0.1" };
         format!(
-            "host=127.0.0.1 port={} user=postgres password={PASSWORD} dbname=postgres connect_timeout=2",
+            "host={host} port={} user=postgres password={PASSWORD} dbname=postgres connect_timeout=2",
             self.members[i].pg_port
         )
     }

@@ -22,6 +22,7 @@ mod slots;
 mod standby_cluster;
 mod stories;
 mod synchronous;
+mod tls;
 mod versions;
 mod watchdog;
 #[allow(dead_code, reason = "shared with the benchmark")]

@@ -75,7 +75,8 @@ async fn crash(cluster: &Cluster, leader: usize, silenced: &[u32]) {
     cluster.wait_leader(LONG, |now| now != leader).await;
 }
 
-async fn crash_with_extra_wal(cluster: &Cluster) -> usize {
+/// The leader crashes with WAL that nobody else has (rows of the table `extra`), and another member leads.
+pub async fn crash_with_extra_wal(cluster: &Cluster) -> usize {
     let leader = cluster.leader().await.unwrap();
     let silenced = silence(cluster, leader).await;
     cluster.sql(leader, "INSERT INTO extra SELECT generate_series(1, 1000)").await.unwrap();
@@ -83,7 +84,8 @@ async fn crash_with_extra_wal(cluster: &Cluster) -> usize {
     leader
 }
 
-fn count(cluster: &Cluster, i: usize, words: &str) -> usize {
+/// How many lines of a member's log say this.
+pub fn count(cluster: &Cluster, i: usize, words: &str) -> usize {
     let log = fs::read_to_string(cluster.path(&format!("{}.log", cluster.members[i].name))).unwrap();
     log.lines().filter(|line| line.contains(words)).count()
 }

@@ -84,6 +84,20 @@ fn what_needs_a_new_start_waits_for_it() {
 }
 
 #[test]
+fn a_reload_of_the_same_settings_is_told_for_the_sake_of_the_files_they_name() {
+    let (_dir, path) = written(NODE);
+    let files = read(&path);
+    let mut followed = files.follow();
+    assert!(!followed.has_changed().unwrap());
+    assert_eq!(files.reload(), Ok(false));
+    assert!(followed.has_changed().unwrap());
+    followed.mark_unchanged();
+    fs::write(&path, "scope: [").unwrap();
+    assert!(files.reload().is_err());
+    assert!(!followed.has_changed().unwrap(), "nothing of what cannot be read is taken over");
+}
+
+#[test]
 fn a_path_that_leads_nowhere_counts_only_without_variables() {
     let missing = Path::new("/no/such/node.yml");
     let error = texts(Some(missing), &BTreeMap::new()).unwrap_err();

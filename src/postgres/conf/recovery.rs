@@ -256,9 +256,9 @@ fn same_conninfo(wanted: &str, configured: &str, current: &Current, version: u32
     let (Some(wanted), Some(configured)) = (parse_conninfo(wanted), parse_conninfo(configured)) else { return false };
     let in_use = current.receiver.as_ref().and_then(|receiver| parse_conninfo(receiver.conninfo.as_deref()?));
     let has = match in_use {
-        // The view shows another database than the one configured, and no password.
+        // The view shows another database than the one configured, and no passwords.
         Some(mut words) => {
-            for name in ["dbname", "password"] {
+            for name in ["dbname", "password", "sslpassword"] {
                 words.remove(name);
                 words.extend(configured.get_key_value(name).map(|(name, value)| (name.clone(), value.clone())));
             }

@@ -93,6 +93,22 @@ fn nothing_changes_when_all_is_as_wanted() {
 }
 
 #[test]
+fn a_password_that_the_receiver_hides_is_no_difference() {
+    let mut config = with_password();
+    config.replication.options.insert("sslpassword".to_owned(), "open sesame".to_owned());
+    let wanted = wanted(&config, Some(&upstream()), VERSION, "/tmp/pgpass");
+    assert!(wanted["primary_conninfo"].contains(r"sslpassword=open\ sesame"));
+    let mut current = present(&wanted);
+    let shown = wanted["primary_conninfo"].replace(r"open\ sesame", "********");
+    let slot_name = Some("n0".to_owned());
+    current.receiver = Some(WalReceiver { slot_name, conninfo: Some(shown), ..WalReceiver::default() });
+    assert_eq!(compare(&wanted, &current, VERSION), FollowChange::None);
+    let before = current.settings.get_mut("primary_conninfo").unwrap();
+    before.value = before.value.replace("sesame", "barley");
+    assert_eq!(compare(&wanted, &current, VERSION), FollowChange::Reload);
+}
+
+#[test]
 fn what_differs_decides_how_much_must_be_done() {
     let wanted = wanted(&with_password(), Some(&upstream()), VERSION, "/tmp/pgpass");
     let mut current = present(&wanted);
