@@ -49,8 +49,11 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
             Some(decided) => return decided,
         }
     }
-    if cx.is_starting() || is_barred_by_failsafe(cx) {
+    if cx.is_starting() {
         return Race::StandBack;
+    }
+    if let Some(barred) = barred_by_failsafe(cx) {
+        return barred;
     }
     if cx.is_primary() {
         return running_primary(cx, view.system_id()).into();
@@ -81,19 +84,36 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
 
 /// In failsafe mode a primary without DCS that can reach us goes on leading, whatever the DCS says; and a member the
 /// last leader did not count must not race.
-fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
+fn barred_by_failsafe(cx: &mut Context<'_>) -> Option<Race> {
     if !cx.settings().failsafe_mode {
-        return false;
+        return None;
     }
     if has_promised(cx) {
-        return true;
+        return Some(Race::StandBack);
     }
-    let topology = cx.view().and_then(|view| view.failsafe.as_ref());
-    let uncounted = topology.is_some_and(|known| !known.is_empty() && !known.contains_key(cx.me()));
-    if uncounted {
+    let topology = cx.view().and_then(|view| view.failsafe.clone()).filter(|known| !known.is_empty())?;
+    if !topology.contains_key(cx.me()) {
         cx.info("not racing: the last leader did not count this node among the members (failsafe mode)");
+        return Some(Race::StandBack);
     }
-    uncounted
+    may_have_promised(cx, &topology)
+}
+
+/// An agent that has just started may have promised something before. Whoever it may have promised it to would say that
+/// it leads; a member that says nothing is waited for until no promise can count any more.
+fn may_have_promised(cx: &mut Context<'_>, topology: &BTreeMap<MemberName, String>) -> Option<Race> {
+    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
+    if cx.now() >= ttl_ms || cx.is_primary() || topology.len() == 1 {
+        return None;
+    }
+    let Some(answers) = ask_everybody(cx) else { return Some(Race::Asking) };
+    let answered = |name: &MemberName| matches!(answers.get(name), Some(PeerAnswer::Answered { .. }));
+    let silent = topology.keys().find(|name| *name != cx.me() && !answered(name))?.clone();
+    cx.info(format!(
+        "not racing: this agent has just started, and {silent} does not answer, which it may have promised before to \
+         let lead (failsafe mode)"
+    ));
+    Some(Race::StandBack)
 }
 
 /// We have told a primary without DCS that it may lead on, and what we promised still counts. It may have asked while we

@@ -12,6 +12,7 @@ use crate::cluster::{
 };
 use crate::config::Dynamic;
 
+mod failsafe;
 mod following;
 mod pause;
 mod slots;
@@ -616,68 +617,6 @@ fn leaving_hands_over_first() {
     let decision = scene("a", cluster().build()).running(true).with(paused).decide();
     assert!(decision.steps.iter().any(|step| matches!(step, Step::Exit { keep_server: true, .. })));
     assert_eq!(task_of(&decision), None);
-}
-
-#[test]
-fn in_failsafe_mode_a_primary_without_dcs_leads_on_while_all_members_accept_it() {
-    let lost = |seen: &mut Observation| {
-        seen.view = Snapshot::Unreachable("refused".into());
-        seen.settings.failsafe_mode = true;
-        seen.failsafe = ["a", "b", "c"].map(|name| (name.into(), format!("http://{name}"))).into();
-    };
-    let answers = |b: Option<&str>| {
-        let b = b.map(str::to_owned);
-        move |done: &mut Done| done.failsafe = Some([("b".into(), b.clone()), ("c".into(), None)].into())
-    };
-    let all = answers(None);
-    let decision = scene("a", cluster().build()).running(true).with(lost).decide();
-    let [Step::AskFailsafe(asked)] = &decision.steps[..] else { panic!("{:?}", decision.steps) };
-    assert_eq!(asked.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["b", "c"]);
-
-    let decided = |change: &dyn Fn(&mut Done)| {
-        let mut seen = scene("a", cluster().build()).running(true).with(lost);
-        change(&mut seen.seen.done);
-        seen.decide()
-    };
-    let decision = decided(&all);
-    assert_eq!(decision.steps, [Step::LeadByFailsafe]);
-    assert!(decision.reason.to_string().starts_with("continue to run as a leader because failsafe mode"));
-
-    let decision = decided(&answers(Some("timed out")));
-    assert_eq!(decision.reason.to_string(), "demoted self because DCS is not accessible and I was a leader");
-    assert!(decision.notes.iter().any(|note| note.text.contains("b does not accept us as the leader: timed out")));
-
-    // A topology that does not count us, or none.
-    for others in [vec!["b"], vec![]] {
-        let uncounted = |seen: &mut Observation| {
-            lost(seen);
-            seen.failsafe = others.iter().map(|name| ((*name).into(), String::new())).collect();
-        };
-        let decision = scene("a", cluster().build()).running(true).with(uncounted).decide();
-        assert!(matches!(task_of(&decision), Some(Task::Stop { .. })));
-    }
-}
-
-#[test]
-fn a_promise_to_a_primary_without_dcs_is_kept_even_when_the_key_was_just_taken() {
-    let promised = |seen: &mut Observation| {
-        seen.settings.failsafe_mode = true;
-        seen.failsafe_ping = Some(("a".into(), 95_000));
-        seen.done.acquire = Some(LockOutcome::Kept);
-    };
-    let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).play(&[follows]);
-    assert!(decision.steps.contains(&Step::ReleaseLeader(None)), "{:?}", decision.steps);
-    assert!(!matches!(task_of(&decision), Some(Task::Promote { .. })));
-}
-
-#[test]
-fn failsafe_mode_bars_the_race_while_a_primary_says_it_leads() {
-    let failsafe = |seen: &mut Observation| {
-        seen.settings.failsafe_mode = true;
-        seen.failsafe_ping = Some(("a".into(), 95_000));
-    };
-    let decision = scene("b", cluster().unlocked().build()).running(false).with(failsafe).play(&[follows]);
-    assert!(decision.notes.iter().any(|note| note.text == "not racing: a leads in failsafe mode"));
 }
 
 #[test]
