@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::etcd3::{Access, Etcd3};
+use super::etcd3::{Access, Etcd3, Srv};
 use super::layout::Layout;
 use super::{Dcs, DcsError, Timing};
 use crate::cluster::MemberName;
@@ -57,6 +57,13 @@ pub async fn connect(
 fn access(config: &Etcd3Config) -> Result<Access, DcsError> {
     let urls = urls(config)?;
     let is_tls = config.is_https || urls.iter().any(|url| url.starts_with("https://")) || config.cacert.is_some();
+    let srv = config.srv.clone().filter(|_| config.hosts.is_empty()).map(|domain| Srv {
+        domain,
+        suffix: config.srv_suffix.clone(),
+        name_servers: Vec::new(),
+    });
+    // What is found by DNS may want TLS.
+    let is_tls = is_tls || srv.is_some();
     let tls = if is_tls { Some(Arc::new(client_tls(config)?)) } else { None };
     let credentials = match (&config.username, &config.password) {
         (Some(name), Some(password)) => Some((name.clone(), password.clone())),
@@ -67,19 +74,14 @@ fn access(config: &Etcd3Config) -> Result<Access, DcsError> {
             ));
         }
     };
-    Ok(Access { urls, is_discovering: !config.use_proxies, tls, credentials })
+    Ok(Access { urls, srv, is_discovering: !config.use_proxies, tls, credentials })
 }
 
 fn urls(config: &Etcd3Config) -> Result<Vec<String>, DcsError> {
-    if config.hosts.is_empty() {
-        let text = match &config.srv {
-            Some(domain) => format!(
-                "`srv: {domain}` in section `etcd3`: discovery by DNS is not supported in this version; \
-                 list the servers under `hosts`"
-            ),
-            None => "section `etcd3` names no server; add `hosts`, for example `hosts: 127.0.0.1:2379`".to_owned(),
-        };
-        return Err(DcsError::Config(text));
+    if config.hosts.is_empty() && config.srv.is_none() {
+        return Err(DcsError::Config(
+            "section `etcd3` names no server; add `hosts`, for example `hosts: 127.0.0.1:2379`".to_owned(),
+        ));
     }
     let scheme = if config.is_https { "https" } else { "http" };
     let url = |host: &String| match host.contains("://") {
@@ -117,8 +119,6 @@ mod tests {
         assert!(refusal(DcsConfig::Missing).await.contains("etcd3"));
         assert!(refusal(DcsConfig::Unsupported("consul".into())).await.contains("`consul`"));
         assert!(refusal(DcsConfig::Etcd3(Etcd3Config::default())).await.contains("hosts"));
-        let srv = Etcd3Config { srv: Some("example.org".into()), ..Etcd3Config::default() };
-        assert!(refusal(DcsConfig::Etcd3(srv)).await.contains("example.org"));
         let hosts = vec!["127.0.0.1:1".to_owned()];
         let half = Etcd3Config { hosts: hosts.clone(), username: Some("root".into()), ..Etcd3Config::default() };
         assert!(refusal(DcsConfig::Etcd3(half)).await.contains("password"));

@@ -34,10 +34,12 @@ mod budget;
 mod cache;
 mod pool;
 mod request;
+mod srv;
 mod watcher;
 mod wire;
 
 pub(super) use pool::Access;
+pub(super) use srv::Srv;
 
 /// How often a lease that goes away under our hands is replaced within one operation.
 const LEASE_TRIES: usize = 3;

@@ -13,6 +13,7 @@ use tonic::Streaming;
 
 use super::budget::{self, SHORTEST};
 use super::request::Request;
+use super::srv::Srv;
 use super::wire::{Failure, Token, Wire};
 use crate::config::Secret;
 use crate::dcs::DcsError;
@@ -65,6 +66,8 @@ pub(super) enum Failed {
 pub(in crate::dcs) struct Access {
     /// Endpoints as configured, with scheme.
     pub(in crate::dcs) urls: Vec<String>,
+    /// Where more endpoints are to be found, or all of them.
+    pub(in crate::dcs) srv: Option<Srv>,
     /// Ask the servers for more endpoints.
     pub(in crate::dcs) is_discovering: bool,
     /// For endpoints with `https`.
@@ -85,6 +88,9 @@ pub(super) struct Pool {
 struct State {
     current: String,
     discovered: Vec<String>,
+    /// What DNS says, and whether that is still good.
+    found: Vec<String>,
+    is_found: bool,
     wires: BTreeMap<String, (u64, Wire)>,
     wires_made: u64,
     login: Login,
@@ -128,6 +134,7 @@ impl Pool {
     /// Sends a request to the current endpoint, then to the others, until the plan's deadline.
     pub(super) async fn ask<R: Request>(&self, request: &R, plan: &Plan) -> Result<Answered<R::Answer>, Failed> {
         let mut is_ambiguous = false;
+        self.look_up(plan).await.map_err(Failed::Dcs)?;
         for round in 1.. {
             let (url, failure) = match self.round(request, plan, &mut is_ambiguous).await {
                 Turn::Answer(answer) => return Ok(Answered { answer, is_ambiguous }),
@@ -142,6 +149,29 @@ impl Pool {
             sleep(pause).await;
         }
         unreachable!("the rounds end by the deadline")
+    }
+
+    /// Asks DNS for the endpoints, at first and after a failure. As long as it does not answer, what it said before
+    /// counts.
+    async fn look_up(&self, plan: &Plan) -> Result<(), DcsError> {
+        let Some(srv) = self.access.srv.as_ref().filter(|_| !self.state().is_found) else { return Ok(()) };
+        let is_first = self.state().found.is_empty();
+        let left = plan.deadline.saturating_duration_since(Instant::now());
+        let until = Instant::now() + if is_first { left } else { left / 3 };
+        match srv.find(self.access.tls.clone(), until).await {
+            Ok(urls) => {
+                let mut state = self.state();
+                if state.current.is_empty() {
+                    state.current = urls.first().cloned().unwrap_or_default();
+                }
+                (state.found, state.is_found) = (urls, true);
+            }
+            Err(problem) if is_first => {
+                return Err(DcsError::Unavailable { what: format!("{}: {problem}", plan.what), source: None });
+            }
+            Err(problem) => tracing::debug!(problem, "the known servers are asked"),
+        }
+        Ok(())
     }
 
     async fn round<R: Request>(&self, request: &R, plan: &Plan, is_ambiguous: &mut bool) -> Turn<R::Answer> {
@@ -269,8 +299,9 @@ impl Pool {
     fn order(&self) -> Vec<String> {
         let state = self.state();
         let mut urls: Vec<String> = Vec::new();
-        for url in std::iter::once(&state.current).chain(&state.discovered).chain(&self.access.urls) {
-            if !urls.contains(url) {
+        for url in std::iter::once(&state.current).chain(&state.discovered).chain(&state.found).chain(&self.access.urls)
+        {
+            if !url.is_empty() && !urls.contains(url) {
                 urls.push(url.clone());
             }
         }
@@ -291,6 +322,7 @@ impl Pool {
     fn failed(&self, plan: &Plan, url: &str, failure: Failure) -> Failed {
         // Whatever comes next should not begin with the endpoint that has just failed.
         if matches!(failure, Failure::Lost(_) | Failure::NotConnected(_)) {
+            self.state().is_found = false;
             self.move_on(url);
         }
         let what = format!("{} at {url}", plan.what);

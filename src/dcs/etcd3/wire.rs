@@ -212,7 +212,7 @@ fn with_token<T>(message: T, token: Option<&Token>) -> tonic::Request<T> {
     request
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 async fn open(uri: Uri, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> io::Result<TokioIo<Box<dyn Stream>>> {
@@ -221,7 +221,7 @@ async fn open(uri: Uri, tls: Option<Arc<ClientConfig>>, timeout: Duration) -> io
     in_time.unwrap_or_else(|_| Err(late())).map(TokioIo::new)
 }
 
-async fn open_unbounded(uri: Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Stream>> {
+pub(super) async fn open_unbounded(uri: Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Box<dyn Stream>> {
     let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{uri}: {text}"));
     let host = uri.host().ok_or_else(|| invalid("no host"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
