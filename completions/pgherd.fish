@@ -46,6 +46,8 @@ complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l fresh -d 'Remove 
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -l script -d 'Run a self-checking tour and end; exits non-zero if a step fails'
 complete -c pgherd -n "__fish_pgherd_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c pgherd -n "__fish_pgherd_using_subcommand guard" -l data-dir -d 'The server\'s data directory' -r -F
+complete -c pgherd -n "__fish_pgherd_using_subcommand guard" -l config -d 'The agent\'s configuration' -r -F
+complete -c pgherd -n "__fish_pgherd_using_subcommand guard" -l release -d 'Give the leader key back and end: agent and server are dead'
 complete -c pgherd -n "__fish_pgherd_using_subcommand guard" -s h -l help -d 'Print help'
 complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo guard help" -f -a "dcs" -d 'Serve the embedded store: one process that speaks etcd\'s v3 API'
 complete -c pgherd -n "__fish_pgherd_using_subcommand help; and not __fish_seen_subcommand_from dcs demo guard help" -f -a "demo" -d 'Start the embedded store and a three-member cluster on this machine'

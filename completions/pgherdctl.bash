@@ -80,7 +80,7 @@ _pgherdctl() {
 
     case "${cmd}" in
         pgherdctl)
-            opts="-c -d -k -h --config-file --dcs --dcs-url --insecure --help --version --timeout --color demote-cluster dsn edit-config failover flush history list pause promote-cluster query reinit reload remove restart resume show-config switchover topology version"
+            opts="-c -d -k -h --config-file --dcs --dcs-url --insecure --help --version --context --timeout --color demote-cluster dsn edit-config failover flush history list pause promote-cluster query reinit reload remove restart resume show-config switchover topology version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -106,6 +106,10 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -122,7 +126,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__demote__subcmd__cluster)
-            opts="-h --force --host --port --restore-command --primary-slot-name --help --timeout --color"
+            opts="-h -y -f --host --port --restore-command --primary-slot-name --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -144,12 +148,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -160,7 +176,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__dsn)
-            opts="-r -m -h --role --member --group --help --timeout --color"
+            opts="-r -m -h -f --role --member --group --help --context --timeout --color --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -186,12 +202,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -202,7 +230,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__edit__subcmd__config)
-            opts="-q -s -p -h --group --quiet --set --pg --apply --replace --force --dry-run --help --timeout --color"
+            opts="-q -s -p -h -y -f --group --quiet --set --pg --apply --replace --dry-run --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -236,12 +264,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -252,7 +292,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__failover)
-            opts="-h --group --candidate --force --help --timeout --color"
+            opts="-h -y -f --group --candidate --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -266,12 +306,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -282,7 +334,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__flush)
-            opts="-r -h --group --role --force --help --timeout --color"
+            opts="-r -h -y -f --group --role --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -300,12 +352,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -316,7 +380,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__history)
-            opts="-f -h --group --format --help --timeout --color"
+            opts="-f -h --group --format --help --context --timeout --color"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -332,6 +396,10 @@ _pgherdctl() {
                     ;;
                 -f)
                     COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --timeout)
@@ -350,7 +418,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__list)
-            opts="-e -t -f -W -w -h --group --extended --timestamp --format --watch --help --timeout --color --member-url"
+            opts="-e -t -f -W -w -h --group --extended --timestamp --format --watch --help --context --timeout --color --member-url"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -376,6 +444,10 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -396,7 +468,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__pause)
-            opts="-h --group --wait --help --timeout --color"
+            opts="-h -f --group --wait --help --context --timeout --color --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -406,12 +478,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -422,18 +506,30 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__promote__subcmd__cluster)
-            opts="-h --force --help --timeout --color"
+            opts="-h -y -f --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -444,7 +540,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__query)
-            opts="-f -U -W -w -r -m -c -d -h --group --format --file --password --username --watch --role --member --delimiter --command --dbname --help --timeout --color"
+            opts="-f -U -W -w -r -m -c -d -h --group --format --file --password --username --watch --role --member --delimiter --command --dbname --help --context --timeout --color"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -518,6 +614,10 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -534,13 +634,17 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__reinit)
-            opts="-h --group --force --from-leader --wait --help --timeout --color"
+            opts="-h -y -f --group --from-leader --wait --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -552,6 +656,14 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -560,7 +672,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__reload)
-            opts="-r -h --group --role --force --help --timeout --color"
+            opts="-r -h -y -f --group --role --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -578,12 +690,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -W "leader primary standby-leader replica standby any" -- "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -594,7 +718,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__remove)
-            opts="-f -h --group --format --confirm --force --help --timeout --color"
+            opts="-f -h --group --format --confirm --force --help --context --timeout --color"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -616,6 +740,10 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -632,7 +760,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__restart)
-            opts="-r -h --group --role --any --scheduled --pg-version --pending --timeout --force --help --color"
+            opts="-r -h -y -f --group --role --any --scheduled --pg-version --pending --timeout --help --context --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -662,8 +790,20 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -674,13 +814,17 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__resume)
-            opts="-h --group --wait --help --timeout --color"
+            opts="-h -f --group --wait --help --context --timeout --color --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -692,6 +836,14 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -700,7 +852,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__show__subcmd__config)
-            opts="-f -h --group --format --help --timeout --color"
+            opts="-f -h --group --format --help --context --timeout --color"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -716,6 +868,10 @@ _pgherdctl() {
                     ;;
                 -f)
                     COMPREPLY=($(compgen -W "yaml json" -- "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --timeout)
@@ -734,7 +890,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__switchover)
-            opts="-h --group --primary --leader --candidate --scheduled --force --help --timeout --color"
+            opts="-h -y -f --group --primary --leader --candidate --scheduled --help --context --timeout --color --yes --force --format"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -760,12 +916,24 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                -f)
+                    COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -776,7 +944,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__topology)
-            opts="-e -f -W -w -h --group --extended --format --watch --help --timeout --color --member-url"
+            opts="-e -f -W -w -h --group --extended --format --watch --help --context --timeout --color --member-url"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -802,6 +970,10 @@ _pgherdctl() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -822,7 +994,7 @@ _pgherdctl() {
             return 0
             ;;
         pgherdctl__subcmd__version)
-            opts="-f -h --group --format --help --timeout --color"
+            opts="-f -h --group --format --help --context --timeout --color"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -838,6 +1010,10 @@ _pgherdctl() {
                     ;;
                 -f)
                     COMPREPLY=($(compgen -W "pretty tsv json yaml yml" -- "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --timeout)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_pgherdctl_global_optspecs
-    string join \n c/config-file= d/dcs-url= k/insecure h/help version timeout= color=
+    string join \n c/config-file= d/dcs-url= k/insecure h/help version context= timeout= color=
 end
 
 function __fish_pgherdctl_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s c -l config-file -d 'Configuration file, or a directory of *.yml files [env: PATRONICTL_CONFIG_FILE]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -s d -l dcs-url -l dcs -d 'Where the DCS is: [SCHEME://]HOST[:PORT][/NAMESPACE] [env: DCS_URL]' -r
+complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_needs_command" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -56,12 +57,19 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l h
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l port -d 'Port of the remote node' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l restore-command -d 'Command to restore WAL records from the remote primary' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l primary-slot-name -d 'Name of the slot on the remote node to use for replication' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand demote-cluster" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s r -l role -d 'Give a dsn of any member with this role' -r -f -a "leader\t'The holder of the leader key'
 primary\t'The holder of the leader key, unless it leads a standby cluster'
 standby-leader\t'The holder of the leader key, unless it is a primary'
@@ -70,32 +78,52 @@ standby\t'The same as `replica`'
 any\t'Everybody'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s m -l member -d 'Generate a dsn for this member' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand dsn" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s s -l set -d 'Set a value: KEY.PATH=VALUE, VALUE in YAML, empty or null removes it. May be given several times' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s p -l pg -d 'Set a PostgreSQL parameter, short for -s postgresql.parameters.NAME=VALUE. May be given several times' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l apply -d 'Merge a YAML file into the configuration; - is the standard input' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l replace -d 'Replace the configuration by a YAML file; - is the standard input' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s q -l quiet -d 'Do not show the changes'
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l force -d 'Do not ask for confirmation'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l dry-run -d 'Only show what would change'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand edit-config" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l candidate -d 'The name of the candidate' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand failover" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -s r -l role -d 'Flush only members with this role' -r -f -a "leader\t'The holder of the leader key'
 primary\t'The holder of the leader key, unless it leads a standby cluster'
@@ -103,18 +131,26 @@ standby-leader\t'The holder of the leader key, unless it is a primary'
 replica\t'Everybody but the holder of the leader key'
 standby\t'The same as `replica`'
 any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand flush" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
 tsv\t'Tab-separated lines with a header'
 json\t'JSON'
 yaml\t'YAML'
 yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand history" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -127,6 +163,7 @@ json\t'JSON'
 yaml\t'YAML'
 yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s w -l watch -d 'Show again every so many seconds' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -137,18 +174,31 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s t -l timest
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s W -d 'Show again every 2 seconds'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand list" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -l wait -d 'Wait until every member knows it'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand pause" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand promote-cluster" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l format -d 'Output format (pretty, tsv, json, yaml)' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s f -l file -d 'Execute the SQL commands from this file' -r
@@ -164,6 +214,7 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s m -l membe
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l delimiter -d 'Between the columns of tsv, instead of a tab' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s c -l command -d 'The SQL commands to execute' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s d -l dbname -d 'Database' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -172,14 +223,21 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -l password -
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s W -d 'Show again every 2 seconds'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand query" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l from-leader -d 'Get basebackup from leader'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l wait -d 'Wait until reinitialization completes'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reinit" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s r -l role -d 'Reload only members with this role' -r -f -a "leader\t'The holder of the leader key'
 primary\t'The holder of the leader key, unless it leads a standby cluster'
@@ -187,12 +245,19 @@ standby-leader\t'The holder of the leader key, unless it is a primary'
 replica\t'Everybody but the holder of the leader key'
 standby\t'The same as `replica`'
 any\t'Everybody'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand reload" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
 tsv\t'Tab-separated lines with a header'
@@ -200,6 +265,7 @@ json\t'JSON'
 yaml\t'YAML'
 yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l confirm -d 'The cluster\'s name once more: answers the questions' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand remove" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -216,23 +282,37 @@ any\t'Everybody'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l scheduled -d 'Timestamp of a scheduled restart in unambiguous format (e.g. ISO 8601)' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l pg-version -d 'Restart if the PostgreSQL version is less than provided (e.g. 9.5.2)' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l timeout -d 'Return error and fail over if necessary when restarting takes longer than this' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l any -d 'Restart a single member only'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l pending -d 'Restart if pending'
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l force -d 'Do not ask for confirmation at any point'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand restart" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l group -d 'Citus group' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -l wait -d 'Wait until every member knows it'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand resume" -s h -l help -d 'Print help'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -s f -l format -d 'Output format' -r -f -a "yaml\t'YAML, as `edit-config` takes it'
 json\t'JSON, with the cluster\'s name around it'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand show-config" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -242,12 +322,19 @@ complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l group
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l leader -l primary -d 'The name of the current leader' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l candidate -d 'The name of the candidate' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l scheduled -d 'Timestamp of a scheduled switchover in unambiguous format (e.g. ISO 8601)' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
 never\t'Never'"
-complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l force -d 'Do not ask for confirmation at any point'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
+tsv\t'Tab-separated lines with a header'
+json\t'JSON'
+yaml\t'YAML'
+yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -s h -l help -d 'Print help'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -s y -l yes -d 'Answer all questions with yes or their defaults; checks still stop the command'
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand switchover" -l force -d 'Ask nothing, and override safety checks'
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -l group -d 'Citus group' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s f -l format -d 'Output format' -r -f -a "pretty\t'A table for people'
 tsv\t'Tab-separated lines with a header'
@@ -255,6 +342,7 @@ json\t'JSON'
 yaml\t'YAML'
 yml\t'The same'"
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -s w -l watch -d 'Show again every so many seconds' -r
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand topology" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'
@@ -269,6 +357,7 @@ tsv\t'Tab-separated lines with a header'
 json\t'JSON'
 yaml\t'YAML'
 yml\t'The same'"
+complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand version" -l context -d 'Context of the configuration file [env: PGHERDCTL_CONTEXT]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand version" -l timeout -d 'Longest wait for one answer of the DCS or a member [default: 5]' -r
 complete -c pgherdctl -n "__fish_pgherdctl_using_subcommand version" -l color -d 'Colour: auto, always or never [default: auto]' -r -f -a "auto\t'On a terminal, unless the environment is against it (NO_COLOR)'
 always\t'Always'

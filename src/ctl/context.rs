@@ -14,7 +14,9 @@ use crate::dcs::{Dcs, DcsError, Timing};
 
 use super::error::CtlError;
 use super::exit::Exit;
+use super::outcome::Record;
 use super::own::Own;
+use super::render::{Format, difflib};
 use super::settings;
 use super::ui::Ui;
 use super::{GlobalArgs, Personality};
@@ -24,6 +26,9 @@ const DCS_BUDGET: Duration = Duration::from_secs(4);
 
 /// How long a command waits for the DCS whatever it does: the limit when the one per operation did not help.
 pub const DCS_PATIENCE: Duration = Duration::from_millis(4500);
+
+/// How long is looked for a better name before an error is told without one.
+const SUGGESTION_LIMIT: Duration = Duration::from_secs(1);
 
 /// Which part of a cluster is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +108,8 @@ pub struct Context<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// What was said with the options that only we have.
     pub own: Own,
+    /// What is to be told at the end, where a document is wanted.
+    pub record: Record,
     outside: Outside,
 }
 
@@ -119,12 +126,31 @@ impl<'a> Context<'a> {
         for finding in findings.iter().filter(|finding| finding.severity > Severity::Info) {
             ui.warn(&finding.to_string())?;
         }
-        Ok(Self { ui, settings, environment, own: global.own.clone(), outside })
+        Ok(Self { ui, settings, environment, own: global.own.clone(), record: Record::default(), outside })
     }
 
     /// How the program presents itself.
     pub fn personality(&self) -> Personality {
         self.ui.personality()
+    }
+
+    /// Whether nothing is to be asked: by a command's own `--force`, or by `--yes`.
+    pub fn agreed(&self, is_forced: bool) -> bool {
+        is_forced || self.own.yes
+    }
+
+    /// Whether results are kept for a document at the end.
+    pub fn is_recording(&self) -> bool {
+        self.own.format.is_some_and(|format| format != Format::Pretty) && !self.personality().is_patronictl()
+    }
+
+    /// What became of a command that tells no more than that.
+    pub fn tell(&self, line: &str) -> Result<(), CtlError> {
+        if self.is_recording() {
+            self.record.message(line);
+            return Ok(());
+        }
+        self.ui.say(line)
     }
 
     /// The cluster named on the command line, else the configured scope.
@@ -186,9 +212,57 @@ impl<'a> Context<'a> {
             return Ok(());
         }
         let prefix = format!("/{}/{name}/", self.settings.namespace.trim_matches('/'));
-        Err(CtlError::new(format!("nothing is known of cluster {name} below {prefix}"))
+        let mut error = CtlError::new(format!("nothing is known of cluster {name} below {prefix}"))
             .ending(Exit::NotFound)
-            .next("check the cluster's name and the namespace; `list` without a name shows the configured cluster"))
+            .next("check the cluster's name and the namespace");
+        error.unknown_cluster = Some(name.to_owned());
+        Err(error)
+    }
+
+    /// The clusters of the namespace.
+    async fn clusters(&self) -> Result<Vec<String>, CtlError> {
+        let what = || format!("could not look for clusters in namespace {}", self.settings.namespace.trim_matches('/'));
+        let dcs = self.dcs("", Groups::Plain)?;
+        self.within(what(), dcs.names()).await
+    }
+
+    /// Takes the only cluster of the namespace where neither the command line nor the configuration names one.
+    pub async fn choose_scope(&mut self) -> Result<(), CtlError> {
+        let clusters = self.clusters().await?;
+        let namespace = self.settings.namespace.trim_matches('/').to_owned();
+        match clusters.as_slice() {
+            [only] => {
+                self.settings.scope = Some(only.clone());
+                Ok(())
+            }
+            [] => Err(CtlError::new(format!("there is no cluster in namespace {namespace}"))
+                .ending(Exit::NotFound)
+                .next("check the DCS and the namespace, or start the first member")),
+            several => Err(CtlError::usage(format!("no cluster was named, and namespace {namespace} has several"))
+                .next(format!("name one of: {}; or set `scope` in the configuration file", some_of(several)))),
+        }
+    }
+
+    /// The error for a misspelt cluster, with what may have been meant.
+    pub async fn with_suggestion(&self, error: CtlError) -> CtlError {
+        let Some(name) = &error.unknown_cluster else { return error };
+        match self.suggest_cluster(name).await {
+            Some(suggestion) => {
+                let hint = error.hint.clone().map(|hint| format!("; {hint}")).unwrap_or_default();
+                error.next(format!("{suggestion}{hint}"))
+            }
+            None => error,
+        }
+    }
+
+    /// What to do about a cluster that nothing is known of, from the names of those that there are. Best effort.
+    pub async fn suggest_cluster(&self, name: &str) -> Option<String> {
+        let clusters = tokio::time::timeout(SUGGESTION_LIMIT, self.clusters()).await.ok()?.ok()?;
+        let meant = difflib::did_you_mean(name, &clusters);
+        match clusters.as_slice() {
+            [] => None,
+            _ => Some(meant.unwrap_or_else(|| format!("clusters here are: {}", some_of(&clusters)))),
+        }
     }
 
     /// Bounds a DCS call in time and words its failure.
@@ -204,6 +278,13 @@ impl<'a> Context<'a> {
         };
         result.map_err(|error| CtlError::dcs(what, error))
     }
+}
+
+/// The names, or the first of them where there are many.
+fn some_of(names: &[String]) -> String {
+    const MOST: usize = 20;
+    let shown = names.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > MOST { format!("{shown} and {} more", names.len() - MOST) } else { shown }
 }
 
 fn no_dcs() -> CtlError {

@@ -15,7 +15,7 @@ use super::context::Groups;
 use super::delivery::{self, Delivery, Patience, Request};
 use super::plan::{Answer, Answers, Question, Refusal, Scene, Stop};
 use super::ui::Tone;
-use super::{Context, CtlError};
+use super::{Context, CtlError, Exit};
 
 impl From<Refusal> for CtlError {
     fn from(refusal: Refusal) -> Self {
@@ -57,6 +57,7 @@ impl<'a> Desk<'a> {
     pub async fn load(&self) -> Result<ClusterView, CtlError> {
         let call = self.dcs.load();
         let view = self.context.within(format!("could not read cluster {}", self.cluster), call).await?;
+        self.context.record.leader(view.leader_name().map(|name| name.as_str()));
         Ok(self.groups.part(view))
     }
 
@@ -89,7 +90,9 @@ impl<'a> Desk<'a> {
     /// What a plan may look at.
     pub fn scene<'b>(&'b self, view: &'b ClusterView, now: &'b Zoned, is_forced: bool) -> Scene<'b> {
         let mode = Mode::of(view.config_document());
-        Scene { cluster: self.cluster, view, mode, now, is_forced, is_strict: !self.is_patronictl() }
+        let (is_strict, overrides) = (!self.is_patronictl(), is_forced);
+        let is_forced = self.context.agreed(is_forced);
+        Scene { cluster: self.cluster, view, mode, now, is_forced, overrides, is_strict }
     }
 
     /// Plans, asking what the plan wants to know until it is ready.
@@ -110,6 +113,11 @@ impl<'a> Desk<'a> {
             Question::Text { text, default } => Answer::Text(self.context.ui.prompt(text, Some(default)).await?),
             Question::Confirm { text } => Answer::Confirm(self.context.ui.confirm(text).await?),
         })
+    }
+
+    /// Whether nothing is to be asked: by the command's own `--force`, or by `--yes`.
+    pub fn agreed(&self, is_forced: bool) -> bool {
+        self.context.agreed(is_forced)
     }
 
     /// The way to the members, with the configured credentials.
@@ -137,11 +145,32 @@ impl<'a> Desk<'a> {
 
     /// The outcome, to stdout.
     pub fn result(&self, line: &str) -> Result<(), CtlError> {
+        if self.context.is_recording() {
+            self.context.record.message(line);
+            return Ok(());
+        }
         self.context.ui.data(line)
+    }
+
+    /// The outcome for one member.
+    pub fn result_of(&self, member: &str, line: &str) -> Result<(), CtlError> {
+        self.context.record.member(member, Exit::Done, line, None);
+        if self.context.is_recording() { Ok(()) } else { self.context.ui.data(line) }
+    }
+
+    /// What went wrong with one member.
+    pub fn trouble_of(&self, member: &str, end: Exit, line: &str, next: Option<&str>) -> Result<(), CtlError> {
+        self.context.record.member(member, end, line, next);
+        self.complain(line, next)
     }
 
     /// What went wrong with a part of the work: part of patronictl's output, a complaint for us, with what to do.
     pub fn trouble(&self, line: &str, next: Option<&str>) -> Result<(), CtlError> {
+        self.context.record.message(line);
+        self.complain(line, next)
+    }
+
+    fn complain(&self, line: &str, next: Option<&str>) -> Result<(), CtlError> {
         if self.is_patronictl() {
             return self.context.ui.data(line);
         }

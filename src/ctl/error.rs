@@ -30,6 +30,10 @@ pub struct CtlError {
     pub better: Option<String>,
     /// What to do next.
     pub hint: Option<String>,
+    /// A cluster that nothing is known of: perhaps its name is misspelt.
+    pub unknown_cluster: Option<String>,
+    /// The member that it is about, where a command has several.
+    pub member: Option<String>,
     /// patronictl keeps the causes to itself.
     is_quiet: bool,
     #[source]
@@ -38,7 +42,16 @@ pub struct CtlError {
 
 impl CtlError {
     fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), better: None, hint: None, is_quiet: false, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            better: None,
+            hint: None,
+            unknown_cluster: None,
+            member: None,
+            is_quiet: false,
+            source: None,
+        }
     }
 
     /// A failure or a refusal. The message is what follows `Error: ` in patronictl, where it has one.
@@ -77,6 +90,13 @@ impl CtlError {
     pub fn aborted() -> Self {
         Self::of(ErrorKind::Aborted, "the input ended before the question was answered")
             .next("answer it, or use --force where the command has it")
+    }
+
+    /// A question, and nobody who could answer it.
+    pub fn nobody_to_ask(question: &str, flag: &str) -> Self {
+        let question = question.trim().trim_end_matches(':').trim_end_matches("[y/N]").trim();
+        Self::usage(format!("nobody can be asked \"{question}\": the standard input is not a terminal"))
+            .next(format!("answer it with {flag}"))
     }
 
     /// Ctrl-C.

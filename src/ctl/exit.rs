@@ -40,6 +40,20 @@ impl Exit {
         self as u8
     }
 
+    /// One word for it, as our documents have it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::Unreachable => "unreachable",
+            Self::Unknown => "unknown",
+            Self::Partly => "partly",
+        }
+    }
+
     /// What a member's refusal means.
     pub fn of_status(status: u16) -> Self {
         if matches!(status, 401 | 403) { Self::Denied } else { Self::Failed }

@@ -13,6 +13,7 @@ use crate::cluster::{ClusterView, FailoverKey, Member, MemberName, Version};
 
 use super::exit::Exit;
 use super::plan::{Answers, Pace, Refusal, Scene, Stop};
+use super::render::difflib;
 use super::schedule::Schedule;
 
 /// What was asked for on the command line.
@@ -102,7 +103,9 @@ pub fn plan(scene: &Scene<'_>, kind: Kind, asked: &Asked, answers: &mut Answers<
         Kind::Switchover => pick_moment(scene, asked, answers)?,
         Kind::Failover => None,
     };
-    if !scene.is_forced {
+    if scene.is_forced {
+        check_lossless(scene, kind, candidate.as_deref())?;
+    } else {
         confirm(scene, kind, (leader.as_deref(), candidate.as_deref(), scheduled.as_ref()), answers)?;
     }
     let addressee = leader.as_deref().or(candidate.as_deref()).unwrap_or_default().into();
@@ -171,9 +174,12 @@ fn pick_candidate(
         return Err(Refusal::new(reason).into());
     }
     let reason = format!("Member {named} does not exist in cluster {} or is tagged as nofailover", scene.cluster);
-    let refusal = Refusal::new(reason).advise(format!("candidates are: {}", candidates.join(", ")));
+    let known: Vec<String> = scene.view.members.iter().map(|member| member.name.to_string()).collect();
+    let is_member = known.iter().any(|name| name == named);
+    let meant = difflib::did_you_mean(named, &known).filter(|_| !is_member).map(|meant| format!("{meant} "));
+    let advice = format!("{}candidates are: {}", meant.unwrap_or_default(), candidates.join(", "));
+    let refusal = Refusal::new(reason).advise(advice);
     // A name that nobody has is another mistake than a member that must not lead.
-    let is_member = scene.view.members.iter().any(|member| member.name == named);
     Err(refusal.ending(if is_member { Exit::Failed } else { Exit::NotFound }).into())
 }
 
@@ -217,11 +223,7 @@ fn confirm(
         Some(_) => format!("Aborting scheduled {word}"),
         None => format!("Aborting {word}"),
     };
-    let sync = &scene.view.sync;
-    let is_synchronous = scene.mode.is_synchronous && !sync.is_empty();
-    if let (Kind::Failover, Some(name), true) = (kind, candidate, is_synchronous)
-        && !sync.matches(name)
-    {
+    if let Some(name) = candidate.filter(|name| is_lossy(scene, kind, name)) {
         answers.confirm(format!("Are you sure you want to failover to the asynchronous node {name}?"), &aborted)?;
     }
     let demoting = leader.map(|name| format!(", demoting current leader {name}")).unwrap_or_default();
@@ -231,6 +233,19 @@ fn confirm(
         None => format!("Are you sure you want to {word} cluster {cluster}{demoting}?"),
     };
     answers.confirm(question, &aborted)
+}
+
+/// Whether commits that were acknowledged may be lost: the synchronous members are known, and this is none of them.
+fn is_lossy(scene: &Scene<'_>, kind: Kind, candidate: &str) -> bool {
+    let sync = &scene.view.sync;
+    kind == Kind::Failover && scene.mode.is_synchronous && !sync.is_empty() && !sync.matches(candidate)
+}
+
+/// To agree with everything is not to give up commits.
+fn check_lossless(scene: &Scene<'_>, kind: Kind, candidate: Option<&str>) -> Result<(), Refusal> {
+    let Some(name) = candidate.filter(|name| !scene.overrides && is_lossy(scene, kind, name)) else { return Ok(()) };
+    let reason = format!("Member {name} is not synchronous: commits that were acknowledged may be lost");
+    Err(Refusal::new(reason).advise("name a synchronous standby, or give them up with --force"))
 }
 
 /// A request in the DCS that the new one takes the place of.
@@ -274,7 +289,8 @@ mod tests {
 
         fn plan(&self, kind: Kind, asked: &Asked, answers: &[Answer]) -> Result<Handover, Stop> {
             let (now, is_forced, is_strict) = (now(), self.is_forced, self.is_strict);
-            let scene = Scene { cluster: "demo", view: &self.view, mode: self.mode, now: &now, is_forced, is_strict };
+            let (view, mode, overrides) = (&self.view, self.mode, is_forced);
+            let scene = Scene { cluster: "demo", view, mode, now: &now, is_forced, overrides, is_strict };
             plan(&scene, kind, asked, &mut Answers::new(answers))
         }
 

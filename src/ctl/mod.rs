@@ -20,6 +20,7 @@ use clap::{CommandFactory, FromArgMatches};
 pub mod advice;
 pub mod commands;
 pub mod context;
+mod contexts;
 pub mod delivery;
 pub mod desk;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod exit;
 pub mod handover;
 pub mod known;
 pub mod libpq;
+pub mod outcome;
 pub mod own;
 pub mod plan;
 pub mod render;
@@ -175,8 +177,8 @@ pub async fn run(invocation: &Invocation, ui: &Ui, outside: Outside) -> u8 {
     };
     ui.choose_color(cli.global.own.color);
     let result = match Context::new(ui, &cli.global, &invocation.environment, outside) {
-        Ok(context) => commands::run(&context, &cli.command).await,
-        Err(error) => Err(error),
+        Ok(context) => carry_out(context, &cli).await,
+        Err(error) => refuse(ui, &cli, error),
     };
     match result {
         // What was shown counts as success there, a refusal included.
@@ -184,4 +186,33 @@ pub async fn run(invocation: &Invocation, ui: &Ui, outside: Outside) -> u8 {
         Ok(end) => end.code(),
         Err(error) => report::report(ui, &error),
     }
+}
+
+async fn carry_out(mut context: Context<'_>, cli: &Cli) -> Result<Exit, CtlError> {
+    if context.personality().is_patronictl() {
+        return commands::run(&context, &cli.command).await;
+    }
+    let result = ours(&mut context, &cli.command).await;
+    outcome::tell(context.ui, cli, context.settings.scope.as_deref(), &context.record, &result)?;
+    result
+}
+
+/// What only our personality does around a command.
+async fn ours(context: &mut Context<'_>, command: &commands::Command) -> Result<Exit, CtlError> {
+    if context.settings.scope.is_none() && command.lacks_cluster() {
+        context.choose_scope().await?;
+    }
+    match commands::run(context, command).await {
+        Err(error) if error.unknown_cluster.is_some() => Err(context.with_suggestion(error).await),
+        result => result,
+    }
+}
+
+/// The end before the beginning: the configuration cannot be used.
+fn refuse(ui: &Ui, cli: &Cli, error: CtlError) -> Result<Exit, CtlError> {
+    let result = Err(error);
+    if !ui.personality().is_patronictl() {
+        outcome::tell(ui, cli, None, &outcome::Record::default(), &result)?;
+    }
+    result
 }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum, value_parser};
+
+use super::render::Format;
 
 /// Heading of these options in the help.
 const HEADING: &str = "Common options";
@@ -27,6 +30,12 @@ pub struct Own {
     pub timeout: Option<Duration>,
     /// `--color`.
     pub color: ColorChoice,
+    /// `--yes`: questions are answered with yes, or with their defaults.
+    pub yes: bool,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `-f`, of whichever command, if it was given.
+    pub format: Option<Format>,
     /// `--member-url`: members to ask when the DCS does not answer.
     pub member_urls: Vec<String>,
 }
@@ -39,6 +48,11 @@ impl Own {
             let is_list = matches!(sub.get_name(), "list" | "topology");
             // `restart --timeout` is another thing, and patronictl's.
             let sub = sub.args(everywhere().into_iter().filter(|arg| !has_timeout || arg.get_id() != "own_timeout"));
+            // `remove` wants the name once more instead.
+            let asks = sub.get_name() != "remove" && sub.get_arguments().any(|arg| arg.get_long() == Some("force"));
+            let sub = if asks { with_yes(sub) } else { sub };
+            let has_format = sub.get_arguments().any(|arg| arg.get_long() == Some("format"));
+            let sub = if has_format { sub } else { sub.arg(outcome_format()) };
             if is_list { sub.arg(member_url()) } else { sub }
         })
     }
@@ -49,6 +63,9 @@ impl Own {
         Self {
             timeout: value(matches, after, "own_timeout"),
             color: value(matches, after, "own_color").unwrap_or_default(),
+            yes: after.is_some_and(|sub| matches!(sub.try_get_one::<bool>("own_yes"), Ok(Some(true)))),
+            context: value(matches, after, "own_context"),
+            format: after.and_then(format),
             member_urls: values(after, "own_member_url"),
         }
     }
@@ -64,13 +81,36 @@ fn values(after: Option<&ArgMatches>, id: &str) -> Vec<String> {
     said.map(|urls| urls.cloned().collect()).unwrap_or_default()
 }
 
-fn everywhere() -> [Arg; 2] {
+fn with_yes(sub: Command) -> Command {
+    let yes = Arg::new("own_yes").short('y').long("yes").action(ArgAction::SetTrue).help_heading(HEADING);
+    let help = "Answer all questions with yes or their defaults; checks still stop the command";
+    sub.arg(yes.help(help)).mut_arg("force", |force| force.help("Ask nothing, and override safety checks"))
+}
+
+fn everywhere() -> [Arg; 3] {
     let timeout = Arg::new("own_timeout").long("timeout").value_name("SECONDS").value_parser(seconds);
     let color = Arg::new("own_color").long("color").value_name("WHEN").value_parser(value_parser!(ColorChoice));
+    let context = Arg::new("own_context").long("context").value_name("NAME");
     [
+        context.help("Context of the configuration file [env: PGHERDCTL_CONTEXT]").help_heading(HEADING),
         timeout.help("Longest wait for one answer of the DCS or a member [default: 5]").help_heading(HEADING),
         color.hide_possible_values(true).help("Colour: auto, always or never [default: auto]").help_heading(HEADING),
     ]
+}
+
+fn outcome_format() -> Arg {
+    let arg = Arg::new("own_format").short('f').long("format").value_name("FORMAT");
+    arg.value_parser(value_parser!(Format)).help("Output format").help_heading(HEADING)
+}
+
+/// The format by its word: not every command has the same choice.
+fn format(sub: &ArgMatches) -> Option<Format> {
+    if let Ok(Some(format)) = sub.try_get_one::<Format>("own_format") {
+        return Some(*format);
+    }
+    let word = sub.try_get_raw("format").ok().flatten()?.next()?.to_str()?;
+    let is_said = sub.value_source("format") == Some(ValueSource::CommandLine);
+    Format::from_str(word, true).ok().filter(|_| is_said)
 }
 
 fn member_url() -> Arg {

@@ -27,8 +27,10 @@ pub struct Scene<'a> {
     pub mode: Mode,
     /// The present moment, in the local time zone.
     pub now: &'a Zoned,
-    /// No questions (`--force`).
+    /// No questions (`--force`, or `--yes`).
     pub is_forced: bool,
+    /// Nor checks (`--force`).
+    pub overrides: bool,
     /// Refuse what is most likely a typing error, where Patroni's tool guesses or leaves it out.
     pub is_strict: bool,
 }

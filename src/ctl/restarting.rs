@@ -82,7 +82,7 @@ pub fn plan(scene: &Scene<'_>, asked: &Asked, answers: &mut Answers<'_>) -> Resu
         targets::find(scene.view, name)
             .is_some_and(|member| member.data.get("scheduled_restart").is_some_and(Value::is_object))
     };
-    let replaces = scheduled.is_some() && scene.is_forced;
+    let replaces = scheduled.is_some() && scene.overrides;
     let replaced = members.iter().filter(|name| replaces && has_schedule(name)).cloned().collect();
     Ok(Restart { body: body(asked, version, scheduled.as_ref()), members, scheduled, replaced })
 }
@@ -200,7 +200,8 @@ mod tests {
         let now = "2026-11-20T15:08:00+00:00[UTC]".parse().unwrap();
         let mode = Mode { is_paused, ..Mode::default() };
         let view = cluster();
-        let scene = Scene { cluster: "demo", view: &view, mode, now: &now, is_forced: true, is_strict: false };
+        let (is_forced, overrides, is_strict) = (true, true, false);
+        let scene = Scene { cluster: "demo", view: &view, mode, now: &now, is_forced, overrides, is_strict };
         plan(&scene, asked, &mut Answers::new(&[])).map_err(|stop| match stop {
             Stop::Refuse(refusal) => refusal.reason,
             Stop::Ask(question) => panic!("asked {question:?}"),

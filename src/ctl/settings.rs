@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{ConfigError, Finding, OperatorConfig};
 
+use super::contexts;
 use super::error::CtlError;
 use super::{GlobalArgs, Personality};
 
@@ -15,6 +16,10 @@ type Environment = BTreeMap<String, String>;
 /// Where the configuration file is named in the environment.
 const FILE_VARIABLE: &str = "PATRONICTL_CONFIG_FILE";
 
+/// Below the user's configuration directory: patronictl's file, and ours, which comes first.
+const FILE: &str = "patroni/patronictl.yaml";
+const OWN_FILE: &str = "pgherd/pgherdctl.yaml";
+
 /// Reads everything that is to be read, with remarks on what could not be used. The file at the default place may be
 /// missing; one that was named may not.
 pub fn read(
@@ -22,7 +27,8 @@ pub fn read(
     environment: &Environment,
     personality: Personality,
 ) -> Result<(OperatorConfig, Vec<Finding>), CtlError> {
-    let files = files(global, environment)?;
+    let files = files(global, environment, personality)?;
+    let files = if personality.is_patronictl() { files } else { contexts::choose(files, global, environment)? };
     let url = global.dcs_url.as_ref().or_else(|| environment.get("DCS_URL")).filter(|url| !url.is_empty());
     let url = url.map(|url| meant(url, personality));
     let (mut config, findings) =
@@ -42,8 +48,13 @@ fn meant(url: &str, personality: Personality) -> String {
 }
 
 /// The configuration files: name and text.
-fn files(global: &GlobalArgs, environment: &Environment) -> Result<Vec<(String, String)>, CtlError> {
-    let default = default_path(environment);
+fn files(
+    global: &GlobalArgs,
+    environment: &Environment,
+    personality: Personality,
+) -> Result<Vec<(String, String)>, CtlError> {
+    let own = default_path(environment, OWN_FILE).filter(|path| !personality.is_patronictl() && path.exists());
+    let default = own.or_else(|| default_path(environment, FILE));
     let named = global.config_file.as_ref().or_else(|| environment.get(FILE_VARIABLE)).filter(|path| !path.is_empty());
     let path = match (named, &default) {
         (Some(named), _) => PathBuf::from(named),
@@ -83,8 +94,8 @@ fn texts(path: &Path) -> std::io::Result<Vec<(String, String)>> {
     paths.iter().map(|path| read(path)).collect()
 }
 
-/// `patroni/patronictl.yaml` in the user's configuration directory.
-fn default_path(environment: &Environment) -> Option<PathBuf> {
+/// A file in the user's configuration directory.
+fn default_path(environment: &Environment, file: &str) -> Option<PathBuf> {
     let directory = |name: &str| environment.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = directory("HOME");
     let base = if cfg!(target_os = "macos") {
@@ -92,5 +103,5 @@ fn default_path(environment: &Environment) -> Option<PathBuf> {
     } else {
         directory("XDG_CONFIG_HOME").or_else(|| home.map(|home| home.join(".config")))
     };
-    base.map(|base| base.join("patroni/patronictl.yaml"))
+    base.map(|base| base.join(file))
 }

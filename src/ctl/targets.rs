@@ -7,6 +7,7 @@ use crate::cluster::{ClusterView, Member, MemberName, Role};
 use super::error::CtlError;
 use super::exit::Exit;
 use super::plan::{Answers, Refusal, Stop};
+use super::render::difflib;
 
 /// `--role`: members by what the DCS says of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -126,6 +127,8 @@ pub enum NoChoice {
     NoneOfThem {
         /// The role as it is shown.
         role: String,
+        /// The names.
+        names: Vec<String>,
     },
     /// The answer to "which one" is not a candidate.
     #[error("{name} is not a member of cluster")]
@@ -155,8 +158,17 @@ impl NoChoice {
             Self::Nobody { .. } => {
                 Some("check the cluster's name and the namespace, or whether its agents run".to_owned())
             }
-            _ if is_known => Some(format!("members are: {}", names.join(", "))),
+            _ if is_known => Some(members_are(&self.names(), &names)),
             _ => Some("the cluster has no members".to_owned()),
+        }
+    }
+
+    /// The names that are none.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Nobody { .. } => Vec::new(),
+            Self::NoneOfThem { names, .. } | Self::Unknown { names, .. } => names.iter().map(String::as_str).collect(),
+            Self::NotAMember { name } => vec![name],
         }
     }
 
@@ -167,6 +179,25 @@ impl NoChoice {
             Some(advice) => refusal.advise(advice),
             None => refusal,
         }
+    }
+}
+
+/// What may have been meant by names, and what there is.
+fn members_are(typed: &[&str], known: &[&str]) -> String {
+    let owned: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
+    let unknown = typed.iter().filter(|name| !known.contains(name));
+    let meant: Vec<String> = unknown.filter_map(|name| difflib::did_you_mean(name, &owned)).collect();
+    let all = format!("members are: {}", known.join(", "));
+    if meant.is_empty() { all } else { format!("{}; {all}", meant.join(" ")) }
+}
+
+/// The end of a command that looked for a member in vain.
+pub fn no_suitable(view: &ClusterView, typed: Option<&str>) -> CtlError {
+    let known: Vec<&str> = parts(view).flat_map(|part| &part.members).map(|member| member.name.as_str()).collect();
+    let error = CtlError::new("Can not find a suitable member").ending(Exit::NotFound);
+    match typed {
+        Some(name) if !known.is_empty() => error.next(members_are(&[name], &known)),
+        _ => error.next("`list` shows the members and their roles"),
     }
 }
 
@@ -225,7 +256,7 @@ pub fn choose(view: &ClusterView, wanted: &Wanted<'_>, answer: Option<&str>) -> 
     if candidates.is_empty() {
         // Patroni's tool quotes the role here, except where the role is not the user's choice.
         let role = if wanted.must_name { "replica".to_owned() } else { format!("'{}'", wanted.role.as_str()) };
-        return Err(NoChoice::NoneOfThem { role });
+        return Err(NoChoice::NoneOfThem { role, names: wanted.names.to_vec() });
     }
     if wanted.is_strict && !unknown.is_empty() {
         let cluster = wanted.cluster.to_owned();

@@ -96,16 +96,16 @@ impl Ui {
         }
     }
 
-    /// A terminal that is none: `input` is what will be read, and what is printed can be looked at.
+    /// A terminal that is none: `input` is what will be typed (nobody is there to type when it is empty), and what is printed can be looked at.
     pub fn captured(personality: Personality, input: &str) -> (Self, Captured) {
         let captured = Captured::default();
-        let input = std::io::Cursor::new(input.to_owned().into_bytes());
+        let typed = std::io::Cursor::new(input.to_owned().into_bytes());
         let ui = Self {
             personality,
             out: Arc::new(Mutex::new(Box::new(captured.out.clone()))),
             err: Arc::new(Mutex::new(Box::new(captured.err.clone()))),
-            input: Arc::new(Mutex::new(Box::new(input))),
-            terminals: Terminals::default(),
+            input: Arc::new(Mutex::new(Box::new(typed))),
+            terminals: Terminals { input: !input.is_empty(), ..Terminals::default() },
             colours: [false, false].map(AtomicBool::new),
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
@@ -248,7 +248,7 @@ impl Ui {
             None => format!("{text}: "),
         };
         loop {
-            let answer = self.ask(&question).await?;
+            let answer = self.ask(&question, flag_for(text)).await?;
             match (answer.is_empty(), default) {
                 (false, _) => return Ok(answer),
                 (true, Some(default)) => return Ok(default.to_owned()),
@@ -261,7 +261,7 @@ impl Ui {
     pub async fn prompt_hidden(&self, text: &str) -> Result<String, CtlError> {
         loop {
             let hidden = if self.terminals.input { Hidden::new() } else { None };
-            let answer = self.ask(&format!("{text}: ")).await;
+            let answer = self.ask(&format!("{text}: "), flag_for(text)).await;
             if hidden.is_some() {
                 drop(hidden);
                 // The end of the line was not shown either.
@@ -289,7 +289,7 @@ impl Ui {
     pub async fn confirm(&self, text: &str) -> Result<bool, CtlError> {
         let question = format!("{text} [y/N]: ");
         loop {
-            match self.ask(&question).await?.trim().to_lowercase().as_str() {
+            match self.ask(&question, "--yes").await?.trim().to_lowercase().as_str() {
                 "y" | "yes" => return Ok(true),
                 "n" | "no" | "" => return Ok(false),
                 _ => self.say("Error: invalid input")?,
@@ -297,7 +297,11 @@ impl Ui {
         }
     }
 
-    async fn ask(&self, question: &str) -> Result<String, CtlError> {
+    /// `flag` is what would have answered the question.
+    async fn ask(&self, question: &str, flag: &str) -> Result<String, CtlError> {
+        if !self.terminals.input && !self.personality.is_patronictl() {
+            return Err(CtlError::nobody_to_ask(question, flag));
+        }
         self.say_raw(question)?;
         self.asking.store(true, Ordering::Relaxed);
         let answer = self.read(|input| {
@@ -333,6 +337,15 @@ impl Ui {
             Ok(result) => result.map_err(failed),
             Err(error) => Err(failed(std::io::Error::other(error))),
         }
+    }
+}
+
+/// The option that answers a question for a text.
+fn flag_for(question: &str) -> &'static str {
+    match question {
+        "Citus group" => "--group",
+        "Password" => "PGPASSWORD or a password file",
+        _ => "--yes, which takes the usual answer, or with the option for it",
     }
 }
 

@@ -404,6 +404,13 @@ impl Dcs for Etcd3 {
         self.put("writing the failsafe key", "failsafe", &write::failsafe(topology)).await.map(drop)
     }
 
+    async fn names(&self) -> Result<Vec<String>, DcsError> {
+        let plan = self.plan("reading the names of the clusters", true);
+        let answered = self.ask(&request::read_names(&self.layout.prefix()), &plan).await?;
+        let keys: Vec<&str> = answered.answer.kvs.iter().filter_map(|kv| std::str::from_utf8(&kv.key).ok()).collect();
+        Ok(self.layout.names(keys.into_iter()))
+    }
+
     async fn delete_cluster(&self) -> Result<(), DcsError> {
         let plan = self.plan("deleting the cluster", true);
         self.ask(&request::delete_prefix(&self.layout.prefix()), &plan).await?;

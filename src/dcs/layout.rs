@@ -80,6 +80,14 @@ impl Layout {
         if self.is_coordinator() { self.scope_prefix.clone() } else { self.prefix() }
     }
 
+    /// The first parts of keys below the prefix, each once and sorted.
+    pub fn names<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let prefix = self.prefix();
+        let first = |key: &'a str| key.strip_prefix(&prefix)?.split_once('/').map(|(first, _)| first);
+        let names: std::collections::BTreeSet<&str> = keys.filter_map(first).collect();
+        names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
     /// Whether the other groups of a Citus cluster are part of the view.
     pub fn is_coordinator(&self) -> bool {
         self.group == Some(0)

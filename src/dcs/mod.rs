@@ -114,6 +114,12 @@ pub trait Dcs: Send + Sync {
     /// Writes `failsafe`.
     async fn write_failsafe(&self, topology: &BTreeMap<MemberName, String>) -> Result<(), DcsError>;
 
+    /// The first parts of all keys below the prefix, each once and sorted: of a connection whose scope is empty, the
+    /// clusters of the namespace. Only the CLI needs it.
+    async fn names(&self) -> Result<Vec<String>, DcsError> {
+        Err(DcsError::Refused { what: "reading the names of the clusters".to_owned(), source: None })
+    }
+
     /// Deletes everything below the cluster's prefix.
     async fn delete_cluster(&self) -> Result<(), DcsError>;
 }

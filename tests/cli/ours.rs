@@ -163,3 +163,57 @@ async fn a_silent_dcs_ends_every_command_in_time() {
         }
     }
 }
+
+/// The cluster that is meant when nobody names one.
+#[tokio::test]
+async fn the_only_cluster_need_not_be_named() {
+    let bench = Bench::new();
+    let none = shown(&bench, "pgherdctl -d 127.0.0.1:2379 list", "", &[]).await;
+    assert!(none.contains("there is no cluster in namespace service") && none.ends_with("[exit] 3\n"), "{none}");
+    bench.import("healthy");
+    for command in ["list", "history", "show-config", "dsn", "topology"] {
+        let said = shown(&bench, &format!("pgherdctl -d 127.0.0.1:2379 {command}"), "", &[]).await;
+        assert!(said.ends_with("[exit] 0\n"), "{said}");
+    }
+    bench.import("syn_gl");
+    let several = shown(&bench, "pgherdctl -d 127.0.0.1:2379 list", "", &[]).await;
+    assert!(several.contains("name one of: demo, gl") && several.ends_with("[exit] 2\n"), "{several}");
+    let theirs = shown(&bench, "patronictl -d etcd3://127.0.0.1:2379 list", "", &[]).await;
+    assert!(theirs.contains("No cluster names were provided"), "{theirs}");
+}
+
+#[tokio::test]
+async fn contexts() {
+    let bench = Bench::new();
+    bench.import("healthy");
+    bench.import("syn_gl");
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("pgherd/pgherdctl.yaml");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    let text =
+        "current-context: one\netcd3: {host: '127.0.0.1:2379'}\ncontexts:\n  one: {scope: demo}\n  two: {scope: gl}\n";
+    std::fs::write(&file, text).unwrap();
+    let environment = [("XDG_CONFIG_HOME", home.path().to_str().unwrap())];
+    let current = shown(&bench, "pgherdctl list", "", &environment).await;
+    assert!(current.contains("Cluster demo") && current.ends_with("[exit] 0\n"), "{current}");
+    let other = shown(&bench, "pgherdctl list --context two", "", &environment).await;
+    assert!(other.contains("Cluster gl"), "{other}");
+    let wrong = shown(&bench, "pgherdctl --context tow list", "", &environment).await;
+    assert!(wrong.contains("did you mean two?") && wrong.ends_with("[exit] 2\n"), "{wrong}");
+    // Theirs is read where ours is not there, and by their personality in any case.
+    let theirs = shown(&bench, "patronictl list", "", &environment).await;
+    assert!(!theirs.contains("demo"), "{theirs}");
+    let fallback = shown(&bench, "pgherdctl list", "", &[("XDG_CONFIG_HOME", "./xdg")]).await;
+    assert!(fallback.contains("Cluster gl"), "{fallback}");
+}
+
+#[tokio::test]
+async fn colour_only_where_it_is_wanted() {
+    let bench = Bench::new();
+    bench.import("healthy");
+    assert!(!shown(&bench, "pgherdctl -c ctl.yml list", "", &[]).await.contains('\u{1b}'));
+    assert!(shown(&bench, "pgherdctl -c ctl.yml list --color always", "", &[]).await.contains("\u{1b}["));
+    let error = shown(&bench, "pgherdctl -c ctl.yml --color always history nosuch", "", &[]).await;
+    assert!(error.contains("\u{1b}["), "{error}");
+    assert!(!shown(&bench, "pgherdctl -c ctl.yml --color never list", "", &[]).await.contains('\u{1b}'));
+}

@@ -5,6 +5,7 @@
 mod binary;
 mod fake_member;
 mod ours;
+mod outcomes;
 mod recorded;
 mod stage;
 mod transcript;

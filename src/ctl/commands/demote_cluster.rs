@@ -115,7 +115,8 @@ pub(super) async fn change(
     let leader = leader_of(&view, direction)?;
     desk.say("Current cluster topology")?;
     desk.table(&view)?;
-    desk.settle(|answers| confirm(answers, cluster, is_forced, direction)).await?;
+    let is_agreed = desk.agreed(is_forced);
+    desk.settle(|answers| confirm(answers, cluster, is_agreed, direction)).await?;
     request(&desk, &view, &leader, direction, section).await?;
     let after = wait(&desk, &view, &leader, direction).await?;
     desk.result(&stamped(&desk, &format!("cluster is successfully {}", direction.done)))?;

@@ -1,5 +1,8 @@
 //! `dsn`: where to connect to.
 
+use serde_json::json;
+
+use crate::ctl::render::{Format, ours, yaml};
 use crate::ctl::targets::{self, RoleFilter};
 use crate::ctl::{Context, CtlError, Exit};
 
@@ -28,11 +31,21 @@ pub async fn run(context: &Context<'_>, args: &DsnArgs) -> Result<Exit, CtlError
         context.check_known(name, &view)?;
     }
     let Some(found) = targets::any_member(&view, args.role, args.member.as_deref())? else {
-        let error = CtlError::new("Can not find a suitable member").ending(Exit::NotFound);
-        return Err(error.next("`list` shows the members and their roles"));
+        return Err(targets::no_suitable(&view, args.member.as_deref()));
     };
     let (host, port) = found.address.ok_or_else(|| no_address(&found.name))?;
-    context.ui.data(&format!("host={host} port={port}"))?;
+    let dsn = format!("host={host} port={port}");
+    let document = || {
+        let (member, cluster) = (found.name.as_str(), name);
+        ours::document("Dsn", json!({ "cluster": cluster, "member": member, "host": host, "port": port, "dsn": dsn }))
+    };
+    let text = match context.own.format {
+        None | Some(Format::Pretty) => dsn.clone(),
+        Some(Format::Json) => ours::json(&document()),
+        Some(Format::Yaml | Format::Yml) => yaml::ours(&document()),
+        Some(Format::Tsv) => format!("member\thost\tport\n{}\t{host}\t{port}", found.name),
+    };
+    context.ui.data(&text)?;
     Ok(Exit::Done)
 }
 

@@ -76,9 +76,10 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Exit, C
     };
     let plan = plan(context, name, &key, args).await?;
     let ours = !context.personality().is_patronictl();
+    let is_agreed = context.agreed(args.force);
     if merge::equal(&plan.before, &plan.after) {
         if !args.quiet {
-            context.ui.say("Not changed")?;
+            context.tell("Not changed")?;
         }
         return Ok(Exit::Done);
     }
@@ -86,19 +87,27 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Exit, C
         show(context, &plan)?;
     }
     if ours {
-        warn_of_unknown(context, &plan)?;
+        let is_doubtful = warn_of_unknown(context, &plan)?;
         document(&plan)?;
+        if is_doubtful && is_agreed && !args.force && !args.dry_run {
+            let error = CtlError::new("the new configuration has settings that are not known");
+            let error = error.next("nothing was changed; correct them, or store them with --force");
+            return Err(match plan.edited {
+                Some(edited) => edited.keep(context, error),
+                None => error,
+            });
+        }
     }
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    if args.reads_stdin() && !args.force {
+    if args.reads_stdin() && !is_agreed {
         context.ui.say("Use --force option to apply changes")?;
         return Ok(Exit::Failed);
     }
-    if !args.force && !context.ui.confirm("Apply these changes?").await? {
+    if !is_agreed && !context.ui.confirm("Apply these changes?").await? {
         if ours {
-            context.ui.say("Nothing was changed.")?;
+            context.tell("Nothing was changed.")?;
         }
         return Ok(Exit::Failed);
     }
@@ -179,18 +188,23 @@ async fn document_in(context: &Context<'_>, file: &str) -> Result<Map<String, Va
 
 fn show(context: &Context<'_>, plan: &Plan) -> Result<(), CtlError> {
     let lines = diff::unified(&plan.before_text, &plan.after_text);
+    if context.is_recording() {
+        return context.ui.say(&lines.join("\n"));
+    }
     if context.ui.terminals().output {
         return context.ui.data_raw(&(diff::coloured(&lines).join("\n") + "\n"));
     }
     context.ui.data(&lines.join("\n"))
 }
 
-fn warn_of_unknown(context: &Context<'_>, plan: &Plan) -> Result<(), CtlError> {
-    for (name, like) in unknown_settings(&plan.before, &plan.after) {
+fn warn_of_unknown(context: &Context<'_>, plan: &Plan) -> Result<bool, CtlError> {
+    let unknown = unknown_settings(&plan.before, &plan.after);
+    let is_doubtful = !unknown.is_empty();
+    for (name, like) in unknown {
         let meant = like.map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
         context.ui.warn(&format!("`{name}` is no setting that is known: it will have no effect{meant}"))?;
     }
-    Ok(())
+    Ok(is_doubtful)
 }
 
 /// What would be stored: a mapping, or it is refused. An empty file or a list would leave the cluster without any
@@ -212,7 +226,7 @@ async fn store(
     let what = format!("could not write the configuration of cluster {name}");
     let written = context.within(what, dcs.write_config(document(&plan)?, Some(key.version))).await?;
     if written {
-        context.ui.say("Configuration changed")?;
+        context.tell("Configuration changed")?;
         return Ok(Exit::Done);
     }
     let error = CtlError::new("Config modification aborted due to concurrent changes")

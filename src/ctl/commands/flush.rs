@@ -78,7 +78,8 @@ async fn restarts(desk: &Desk<'_>, view: &ClusterView, members: &[String], args:
     let wanted = Wanted { action: "flush", is_strict, ..Wanted::of(desk.cluster, members, role) };
     targets::check_anybody(view, &wanted).map_err(|no| no.refusal(view))?;
     desk.table(view)?;
-    let members = desk.settle(|answers| targets::settle(view, &wanted, args.force, answers)).await?;
+    let is_agreed = desk.agreed(args.force);
+    let members = desk.settle(|answers| targets::settle(view, &wanted, is_agreed, answers)).await?;
     let client = desk.client()?;
     let request = Request { verb: Verb::Delete, path: "/restart", body: None, limit: quick_limit(view) };
     let action = "flush scheduled restart";
@@ -86,13 +87,13 @@ async fn restarts(desk: &Desk<'_>, view: &ClusterView, members: &[String], args:
     for (index, name) in members.iter().enumerate() {
         let member = targets::find(view, name);
         if !member.and_then(|member| member.data.get("scheduled_restart")).is_some_and(is_scheduled) {
-            desk.result(&format!("No scheduled restart for member {name}"))?;
+            desk.result_of(name, &format!("No scheduled restart for member {name}"))?;
             ends.push(Exit::Done);
             continue;
         }
         match desk.send(&client, view, name, &request).await {
             Delivery::Answered(answer) if answer.status == 200 => {
-                desk.result(&format!("Success: {action} for member {name}"))?;
+                desk.result_of(name, &format!("Success: {action} for member {name}"))?;
                 ends.push(Exit::Done);
             }
             Delivery::Answered(answer) => ends.push(failed(desk, action, name, &answer)?),
@@ -101,7 +102,7 @@ async fn restarts(desk: &Desk<'_>, view: &ClusterView, members: &[String], args:
             silent => {
                 let error = unanswered(action, name, silent, &[]);
                 let line = format!("Failed: {error}: {}", error.causes().join(": "));
-                desk.trouble(&line, error.hint.as_deref())?;
+                desk.trouble_of(name, error.end(), &line, error.hint.as_deref())?;
                 ends.push(error.end());
             }
         }

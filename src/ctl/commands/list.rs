@@ -10,6 +10,7 @@ use crate::ctl::context::Groups;
 use crate::ctl::known::Known;
 use crate::ctl::render::{Format, members};
 use crate::ctl::report::report;
+use crate::ctl::ui::Tone;
 use crate::ctl::without_dcs::{self, Source};
 use crate::ctl::{Context, CtlError, ErrorKind, Exit};
 
@@ -136,6 +137,11 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
     }
     let prefix = format!("/{}/", context.settings.namespace.trim_matches('/'));
     ui.warn(&format!("nothing is known of {} below {prefix}: check the name and the namespace", unknown.join(", ")))?;
+    for name in unknown {
+        if let Some(suggestion) = context.suggest_cluster(name).await {
+            ui.complain(&format!("{} {name}: {suggestion}", ui.paint(Tone::Hint, "next:")))?;
+        }
+    }
     Ok(Exit::NotFound)
 }
 

@@ -68,6 +68,62 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the cluster may be left out and was.
+    pub fn lacks_cluster(&self) -> bool {
+        match self {
+            Self::DemoteCluster(args) => args.cluster.is_none(),
+            Self::Dsn(args) => args.cluster.is_none(),
+            Self::EditConfig(args) => args.cluster.is_none(),
+            Self::Failover(args) => args.cluster.is_none(),
+            Self::History(args) => args.cluster.is_none(),
+            Self::List(args) => args.clusters.is_empty(),
+            Self::Pause(args) | Self::Resume(args) => args.cluster.is_none(),
+            Self::PromoteCluster(args) => args.cluster.is_none(),
+            Self::Query(args) => args.cluster.is_none(),
+            Self::ShowConfig(args) => args.cluster.is_none(),
+            Self::Switchover(args) => args.cluster.is_none(),
+            Self::Topology(args) => args.clusters.is_empty(),
+            Self::Flush(_) | Self::Reinit(_) | Self::Reload(_) | Self::Remove(_) | Self::Restart(_) => false,
+            Self::Version(_) => false,
+        }
+    }
+
+    /// The command's word, and the cluster as it was named.
+    pub fn subject(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::DemoteCluster(args) => ("demote-cluster", args.cluster.as_deref()),
+            Self::Dsn(args) => ("dsn", args.cluster.as_deref()),
+            Self::EditConfig(args) => ("edit-config", args.cluster.as_deref()),
+            Self::Failover(args) => ("failover", args.cluster.as_deref()),
+            Self::Flush(args) => ("flush", Some(&args.cluster)),
+            Self::History(args) => ("history", args.cluster.as_deref()),
+            Self::List(args) => ("list", only(&args.clusters)),
+            Self::Pause(args) => ("pause", args.cluster.as_deref()),
+            Self::PromoteCluster(args) => ("promote-cluster", args.cluster.as_deref()),
+            Self::Query(args) => ("query", args.cluster.as_deref()),
+            Self::Reinit(args) => ("reinit", Some(&args.cluster)),
+            Self::Reload(args) => ("reload", Some(&args.cluster)),
+            Self::Remove(args) => ("remove", Some(&args.cluster)),
+            Self::Restart(args) => ("restart", Some(&args.cluster)),
+            Self::Resume(args) => ("resume", args.cluster.as_deref()),
+            Self::ShowConfig(args) => ("show-config", args.cluster.as_deref()),
+            Self::Switchover(args) => ("switchover", args.cluster.as_deref()),
+            Self::Topology(args) => ("topology", only(&args.clusters)),
+            Self::Version(args) => ("version", args.cluster.as_deref()),
+        }
+    }
+
+    /// Whether it changes something, and so ends with what became of it rather than with data.
+    pub fn reports(&self) -> bool {
+        match self {
+            Self::Dsn(_) | Self::History(_) | Self::List(_) | Self::Query(_) | Self::Remove(_) => false,
+            Self::ShowConfig(_) | Self::Topology(_) | Self::Version(_) => false,
+            Self::DemoteCluster(_) | Self::EditConfig(_) | Self::Failover(_) | Self::Flush(_) | Self::Pause(_) => true,
+            Self::PromoteCluster(_) | Self::Reinit(_) | Self::Reload(_) | Self::Restart(_) | Self::Resume(_) => true,
+            Self::Switchover(_) => true,
+        }
+    }
+
     /// What is wrong with the arguments beyond what the parser sees, as patronictl says it.
     pub fn check(&self) -> Result<(), String> {
         match self {
@@ -76,6 +132,11 @@ impl Command {
             _ => Ok(()),
         }
     }
+}
+
+/// The name, if there is just one.
+fn only(names: &[String]) -> Option<&str> {
+    if let [only] = names { Some(only) } else { None }
 }
 
 /// Runs a command.

@@ -57,7 +57,8 @@ pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Exit, CtlEr
     };
     targets::check_anybody(&view, &wanted).map_err(|no| no.refusal(&view))?;
     desk.table(&view)?;
-    let members = desk.settle(|answers| targets::settle(&view, &wanted, args.force, answers)).await?;
+    let is_agreed = desk.agreed(args.force);
+    let members = desk.settle(|answers| targets::settle(&view, &wanted, is_agreed, answers)).await?;
     let client = desk.client()?;
     let mut ends = Vec::new();
     let mut started = BTreeMap::new();
@@ -107,11 +108,11 @@ async fn start(
             silent => return Ok(Started::Silent(silent)),
         };
         if answer.is_success() {
-            desk.result(&format!("Success: reinitialize for member {name}"))?;
+            desk.result_of(name, &format!("Success: reinitialize for member {name}"))?;
             return Ok(Started::Yes);
         }
         let end = failed(desk, "reinitialize", name, &answer)?;
-        if is_forced || !answer.text.ends_with(" already in progress") {
+        if desk.agreed(is_forced) || !answer.text.ends_with(" already in progress") {
             return Ok(Started::No(end));
         }
         let question = Question::Confirm { text: "Do you want to cancel it and reinitialize anyway?".to_owned() };
@@ -179,7 +180,7 @@ async fn wait(
             let Some(member) = waiting.get_mut(&name) else { continue };
             let state = match look(client, view, &name).await {
                 Ok(status) if member.is_over(&status, desk.is_patronictl()) => {
-                    desk.result(&format!("Reinitialize is completed on: {name}"))?;
+                    desk.result_of(&name, &format!("Reinitialize is completed on: {name}"))?;
                     waiting.remove(&name);
                     ends.push(Exit::Done);
                     continue;
@@ -197,7 +198,7 @@ async fn wait(
                 waiting.remove(&name);
                 ends.push(Exit::Unknown);
                 let line = format!("Failed: reinitialize for member {name} cannot be waited for: {state}");
-                desk.trouble(&line, Some("see `list`, and the log of its agent"))?;
+                desk.trouble_of(&name, Exit::Unknown, &line, Some("see `list`, and the log of its agent"))?;
             }
         }
     }

@@ -37,7 +37,8 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Exit, CtlEr
     let wanted = Wanted { action: "reload", is_strict, ..Wanted::of(desk.cluster, &args.members, role) };
     targets::check_anybody(&view, &wanted).map_err(|no| no.refusal(&view))?;
     desk.table(&view)?;
-    let members = desk.settle(|answers| targets::settle(&view, &wanted, args.force, answers)).await?;
+    let is_agreed = desk.agreed(args.force);
+    let members = desk.settle(|answers| targets::settle(&view, &wanted, is_agreed, answers)).await?;
     let client = desk.client()?;
     let request = Request { verb: Verb::Post, path: "/reload", body: None, limit: quick_limit(&view) };
     let mut ends = Vec::new();
@@ -51,17 +52,18 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Exit, CtlEr
             silent => {
                 let error = unanswered("reload", name, silent, &[]);
                 let line = format!("Failed: {error}: {}", error.causes().join(": "));
-                desk.trouble(&line, error.hint.as_deref())?;
+                desk.trouble_of(name, error.end(), &line, error.hint.as_deref())?;
                 ends.push(error.end());
                 continue;
             }
         };
         match answer.status {
-            200 => desk.result(&format!("No changes to apply on member {name}"))?,
-            202 => desk.result(&format!(
-                "Reload request received for member {name} and will be processed within {} seconds",
-                Pace::of(&view).loop_wait.as_secs()
-            ))?,
+            200 => desk.result_of(name, &format!("No changes to apply on member {name}"))?,
+            202 => {
+                let seconds = Pace::of(&view).loop_wait.as_secs();
+                let when = format!("will be processed within {seconds} seconds");
+                desk.result_of(name, &format!("Reload request received for member {name} and {when}"))?;
+            }
             _ => {
                 ends.push(failed(&desk, "reload", name, &answer)?);
                 continue;

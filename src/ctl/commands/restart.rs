@@ -112,11 +112,11 @@ async fn take_back(desk: &Desk<'_>, client: &Client, view: &ClusterView, name: &
 
 fn tell(desk: &Desk<'_>, name: &MemberName, answer: &HttpAnswer) -> Result<Exit, CtlError> {
     match answer.status {
-        200 => desk.result(&format!("Success: restart on member {name}"))?,
-        202 => desk.result(&format!("Success: restart scheduled on member {name}"))?,
+        200 => desk.result_of(name, &format!("Success: restart on member {name}"))?,
+        202 => desk.result_of(name, &format!("Success: restart scheduled on member {name}"))?,
         409 => {
             let line = format!("Failed: another restart is already scheduled on member {name}");
-            desk.trouble(&line, next_step(409, &answer.text))?;
+            desk.trouble_of(name, Exit::Failed, &line, next_step(409, &answer.text))?;
             return Ok(Exit::Failed);
         }
         _ => return failed(desk, "restart", name, answer),
@@ -133,8 +133,9 @@ pub(super) fn quick_limit(view: &ClusterView) -> Duration {
 pub(super) fn failed(desk: &Desk<'_>, action: &str, name: &MemberName, answer: &HttpAnswer) -> Result<Exit, CtlError> {
     let HttpAnswer { status, text, .. } = answer;
     let line = format!("Failed: {action} for member {name}, status code={status}, ({text})");
-    desk.trouble(&line, next_step(*status, text))?;
-    Ok(Exit::of_status(*status))
+    let end = Exit::of_status(*status);
+    desk.trouble_of(name, end, &line, next_step(*status, text))?;
+    Ok(end)
 }
 
 /// The end of a command because a member gave no answer. The members after it have not been asked.
@@ -150,8 +151,8 @@ pub(super) fn unanswered(action: &str, name: &MemberName, delivery: Delivery, re
         [] => String::new(),
         rest => format!("; not asked: {}", targets::listed(rest)),
     };
-    CtlError::new(what)
-        .ending(end)
-        .because(why)
-        .next(format!("see whether the agent of {name} runs and is reachable{rest}"))
+    let error = CtlError::new(what).ending(end).because(why);
+    let mut error = error.next(format!("see whether the agent of {name} runs and is reachable{rest}"));
+    error.member = Some(name.to_string());
+    error
 }

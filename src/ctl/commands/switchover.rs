@@ -56,7 +56,7 @@ pub(super) async fn hand_over(
     desk.say("Current cluster topology")?;
     desk.table(&view)?;
     if desk.groups() == Groups::All {
-        if is_forced {
+        if context.agreed(is_forced) {
             return Err(CtlError::usage("For Citus clusters the --group must me specified"));
         }
         let group = context.ui.prompt_integer("Citus group").await?;
@@ -165,7 +165,7 @@ async fn fall_back(
     }
     desk.warn(&format!("{} cannot be asked: {why}", plan.addressee))?;
     let question = format!("Write the request for the {word} into the DCS instead?");
-    if !is_forced && desk.ask(&Question::Confirm { text: question }).await? != Answer::Confirm(true) {
+    if !desk.agreed(is_forced) && desk.ask(&Question::Confirm { text: question }).await? != Answer::Confirm(true) {
         return Err(CtlError::new(format!("Aborting {word}")));
     }
     desk.say(&format!("{} {could_not}", desk.moment()))?;

@@ -106,6 +106,14 @@ pub fn close_match<'a>(word: &str, known: &'a [String]) -> Option<&'a str> {
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
 }
 
+/// The same as a question; none where several are equally like it, as `pg1` and `pg2` are like `pg9`.
+pub fn did_you_mean(word: &str, known: &[String]) -> Option<String> {
+    let meant = close_match(word, known)?;
+    let best = ratio(meant, word);
+    let is_alone = known.iter().filter(|other| ratio(other, word) >= best).count() == 1;
+    is_alone.then(|| format!("did you mean {meant}?"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -96,6 +96,11 @@ pub(super) fn read_prefix(prefix: &str, serializable: bool) -> PbRangeRequest {
     PbRangeRequest { key: prefix.into(), range_end: range_end(prefix), serializable, ..PbRangeRequest::default() }
 }
 
+/// The keys below a prefix without their values.
+pub(super) fn read_names(prefix: &str) -> PbRangeRequest {
+    PbRangeRequest { keys_only: true, ..read_prefix(prefix, false) }
+}
+
 /// One key, as the majority has it.
 pub(super) fn read(key: &str) -> PbRangeRequest {
     PbRangeRequest { key: key.into(), ..PbRangeRequest::default() }

@@ -186,6 +186,14 @@ impl Dcs for MemoryHandle {
         answer
     }
 
+    async fn names(&self) -> Result<Vec<String>, DcsError> {
+        let read = |state: &mut State, _: &mut Own| {
+            let keys = state.range(&self.layout().prefix());
+            self.layout().names(keys.iter().map(|kv| kv.key.as_str()))
+        };
+        self.call("reading the names of the clusters", false, read).await
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.watcher.changes.subscribe()
     }
