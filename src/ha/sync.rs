@@ -183,14 +183,20 @@ fn keep(cx: &mut Context<'_>) -> Option<Flow> {
 }
 
 /// A standby that commits wait for has just vanished: milliseconds until it is given up. Our own server may be dying,
-/// and its WAL senders before it; then whoever could take over must not have been struck off a moment before.
+/// and its WAL senders before it; then whoever could take over must not have been struck off a moment before. Or only
+/// its member key is gone, and with it perhaps all the others: its agent has yet to notice.
 fn may_come_back(cx: &mut Context<'_>, present: &StandbyNames) -> Option<u64> {
     let (view, monitor) = (cx.view()?, cx.monitor()?);
     let has_gone = |member: &Member| {
         let streams = monitor.senders.iter().any(|sender| member.name.matches(&sender.application_name));
         !streams && !member.tags().nosync() && present.names.contains(&member.name.to_lowercase())
     };
-    if !view.sync.is_leader(cx.me()) || !view.members.iter().any(has_gone) {
+    let has_lost_key = |sender: &WalSender| {
+        let is_member = view.members.iter().any(|member| member.name.matches(&sender.application_name));
+        !is_member && present.names.contains(&sender.application_name.to_lowercase())
+    };
+    let misses = view.members.iter().any(has_gone) || monitor.senders.iter().any(has_lost_key);
+    if !view.sync.is_leader(cx.me()) || !misses {
         cx.memory.sync_missing_since_ms = None;
         return None;
     }

@@ -197,19 +197,31 @@ impl Cluster {
         signal(store.id(), if frozen { "STOP" } else { "CONT" });
     }
 
+    /// etcd's own tool.
+    pub fn etcdctl(&self, args: &[&str]) -> String {
+        let mut command = Command::new("/usr/bin/etcdctl");
+        command.env("ETCDCTL_API", "3").arg(format!("--endpoints=127.0.0.1:{}", self.store_port)).args(args);
+        let output = command.output().expect("etcdctl runs");
+        assert!(output.status.success(), "etcdctl {args:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    /// The path of one of the cluster's keys in etcd.
+    pub fn key(&self, name: &str) -> String {
+        format!("/service/{}/{name}", self.scope)
+    }
+
+    /// A key in etcd with its revisions and its lease, if it is there.
+    pub fn key_in_etcd(&self, name: &str) -> Option<Value> {
+        let answer = self.etcdctl(&["get", &self.key(name), "-w", "json"]);
+        let mut answer: Value = serde_json::from_str(&answer).expect("etcdctl prints JSON");
+        Some(answer["kvs"].get_mut(0)?.take())
+    }
+
     /// Revokes the lease of the leader key in etcd, as if its time to live had passed.
     pub fn expire_leader_key(&self) {
-        let etcdctl = |args: &[&str]| {
-            let mut command = Command::new("/usr/bin/etcdctl");
-            command.env("ETCDCTL_API", "3").arg(format!("--endpoints=127.0.0.1:{}", self.store_port)).args(args);
-            let output = command.output().expect("etcdctl runs");
-            assert!(output.status.success(), "etcdctl {args:?}: {}", stderr(&output));
-            stdout(&output)
-        };
-        let answer = etcdctl(&["get", &format!("/service/{}/leader", self.scope), "-w", "json"]);
-        let answer: Value = serde_json::from_str(&answer).expect("etcdctl prints JSON");
-        if let Some(lease) = answer["kvs"][0]["lease"].as_i64() {
-            etcdctl(&["lease", "revoke", &format!("{lease:x}")]);
+        if let Some(lease) = self.key_in_etcd("leader").and_then(|key| key["lease"].as_i64()) {
+            self.etcdctl(&["lease", "revoke", &format!("{lease:x}")]);
         }
     }
 
@@ -434,6 +446,12 @@ impl Cluster {
             assert!(Instant::now() < give_up, "not healthy within {limit:?}\n{}", self.dump());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// How many lines of a member's log contain these words.
+    pub fn count_in_log(&self, i: usize, words: &str) -> usize {
+        let log = fs::read_to_string(self.path(&format!("{}.log", self.members[i].name))).unwrap_or_default();
+        log.lines().filter(|line| line.contains(words)).count()
     }
 
     /// Waits for a member's log to contain a line.

@@ -15,6 +15,7 @@ mod guard;
 #[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
 mod mixed;
+mod pause;
 mod peers;
 mod process;
 mod rewind;
@@ -25,5 +26,6 @@ mod synchronous;
 mod tls;
 mod versions;
 mod watchdog;
+mod wiped;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod writer;

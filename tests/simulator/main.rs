@@ -13,6 +13,7 @@ mod sabotage;
 mod seeds;
 mod server;
 mod store;
+mod wiped;
 mod world;
 
 use std::time::Duration;

@@ -106,6 +106,7 @@ impl Configure for SimConfigure {
         let name = &self.name;
         let node = Node {
             name: name.clone(),
+            scope: "sim".into(),
             tags: self.local.tags.clone(),
             conn_url: format!("postgres://{name}:5432/postgres"),
             api_url: format!("http://{name}:8008/patroni"),

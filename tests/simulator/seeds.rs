@@ -38,8 +38,13 @@ fn seeds() -> Vec<u64> {
 
 /// One seed in a runtime of its own.
 pub(crate) fn play_one(seed: u64, sabotage: Option<Sabotage>) -> Result<String, Failure> {
+    in_paused_time(play(seed, sabotage))
+}
+
+/// A runtime of its own, whose time passes as fast as nobody has anything to do.
+pub(crate) fn in_paused_time<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(play(seed, sabotage))
+    runtime.block_on(work)
 }
 
 /// Every seed whose remainder is `part`. All failures are counted, the first is told.

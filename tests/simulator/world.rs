@@ -154,6 +154,13 @@ impl World {
         self.fleet.moving().touched_until = Some(Instant::now() + Duration::from_secs(60));
     }
 
+    /// Removes every key.
+    pub(crate) fn wipe(&self) {
+        for key in self.store.keys() {
+            self.store.delete(&key.key);
+        }
+    }
+
     /// A switchover (with a leader) or manual failover.
     pub(crate) fn hand_over(&mut self, request: &Value) {
         self.touch();

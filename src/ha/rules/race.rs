@@ -48,7 +48,6 @@ pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
 fn won(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
     let is_unknown = view.system_id().is_none();
-    let is_sent = view.failover_request().is_some();
     if is_unknown {
         // The rest of the keys, and at last the one that makes the cluster known.
         cx.wake_within(1);
@@ -74,7 +73,9 @@ fn won(cx: &mut Context<'_>) -> Option<Flow> {
         let reason: Reason = Line::StandbyLeaderAcquired.into();
         return super::following::follow(cx, Line::CannotLeadStandbyClusterAsPrimary.into(), reason);
     }
-    let promotes = if is_unknown && is_sent { Line::LeadingUnknownCluster } else { Line::PromotedAcquired };
+    // A replica gets here only by an operator's request.
+    let is_sent = is_unknown && !cx.memory.brings_cluster;
+    let promotes = if is_sent { Line::LeadingUnknownCluster } else { Line::PromotedAcquired };
     super::holding_lock::enforce_primary(cx, Line::AcquiredAsLeader.into(), promotes.into())
 }
 

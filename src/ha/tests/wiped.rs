@@ -71,6 +71,38 @@ fn the_primary_takes_the_key_first_and_makes_the_cluster_known_last() {
 }
 
 #[test]
+fn commits_wait_for_the_same_standby_although_its_member_key_is_gone() {
+    let sender = crate::cluster::WalSender {
+        application_name: "b".into(),
+        sync_state: "sync".into(),
+        flush_lsn: Some(Lsn(1000)),
+        ..Default::default()
+    };
+    let leads = |view: ClusterView| {
+        let mut scene = scene("a", view).running(true).with(synchronous);
+        let monitor = scene.seen.instance.monitor.as_mut().unwrap();
+        (monitor.synchronous_standby_names, monitor.senders) = ("b".into(), vec![sender.clone()]);
+        scene.memory.sync_names_seen = Some("b".into());
+        scene.memory.is_sync_settled = true;
+        scene.memory.sync_ready = ["b".to_owned()].into();
+        scene
+    };
+    let view = || cluster().with(forget).with(|view| view.sync.leader = Some("a".into()));
+    let names = |decision: &Decision| has(decision, |step| matches!(step, Step::SetSyncNames(_)));
+    let mut gone = leads(view().with(|view| view.members.retain(|member| member.name != "b")).build());
+    let decision = gone.play(&[kept]);
+    assert!(!names(&decision) && introduces(&decision) && decision.wake_after_ms.is_some(), "{:?}", decision.steps);
+    gone.memory = decision.memory;
+    gone.seen.now_ms += 5_000;
+    assert!(names(&gone.decide()), "it does not come back");
+    // The member is there again: it may be elected at once.
+    let mut back = leads(view().build());
+    let decision = back.play_until(kept);
+    let listed = |step: &Step| matches!(step, Step::WriteSync { state, .. } if state.voters == ["b"]);
+    assert!(has(&decision, listed) && !names(&decision), "{:?}", decision.steps);
+}
+
+#[test]
 fn a_replica_stays_and_says_how_to_go_on() {
     for is_new in [false, true] {
         let mut scene = scene("b", wiped().build()).running(false);
