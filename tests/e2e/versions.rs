@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgherd::config::parameters::{self, Checked};
 use serde_json::{Value, json};
 
 use crate::ground::is_there;
@@ -181,8 +182,82 @@ impl Story {
     }
 }
 
+/// What a server says of one of its parameters.
+struct Parameter {
+    name: String,
+    vartype: String,
+    boot: Option<String>,
+    minimum: Option<String>,
+    maximum: Option<String>,
+    words: Vec<String>,
+}
+
+impl Parameter {
+    fn of(row: Vec<Option<String>>) -> Self {
+        let [name, vartype, boot, minimum, maximum, words] = <[_; 6]>::try_from(row).unwrap();
+        let words = words.unwrap_or_default().split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        Self { name: name.unwrap(), vartype: vartype.unwrap(), boot, minimum, maximum, words }
+    }
+
+    /// Whether our table takes all that the server takes, and nothing beyond its bounds. `None`: it is not in the table.
+    fn is_in_agreement(&self, version: u32) -> Option<bool> {
+        let check = |value: &str| match parameters::is_recovery_parameter(&self.name) {
+            true => parameters::check_recovery(&self.name, value, version),
+            false => parameters::check(&self.name, value, version),
+        };
+        if check(self.boot.as_deref().unwrap_or("")) == Checked::Unknown {
+            return None;
+        }
+        let mut good: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        good.extend([&self.boot, &self.minimum, &self.maximum].into_iter().filter_map(Option::as_deref));
+        let takes_good = good.into_iter().all(|value| check(value) == Checked::Accepted);
+        let beyond = |bound: &Option<String>, step: i64| Some(bound.as_ref()?.parse::<i64>().ok()? + step);
+        let bad: Vec<String> = match self.vartype.as_str() {
+            "integer" => [beyond(&self.minimum, -1), beyond(&self.maximum, 1)]
+                .into_iter()
+                .flatten()
+                .map(|n| n.to_string())
+                .collect(),
+            "enum" | "bool" => vec!["no such word".to_owned()],
+            _ => Vec::new(),
+        };
+        Some(takes_good && bad.iter().all(|value| check(value) != Checked::Accepted))
+    }
+}
+
+/// The table of parameters says of this version what the server itself says. What only Debian's servers have is not in
+/// it: the server is asked.
+async fn parameters_agree(story: &Story) {
+    let leader = story.cluster.settled_leader(LONG).await;
+    let number = story.cluster.sql(leader, "SHOW server_version_num").await.unwrap()[0][0].clone().unwrap();
+    let version = number.parse().unwrap();
+    let query = "SELECT name, vartype, boot_val, min_val, max_val, array_to_string(enumvals, ',') FROM pg_settings \
+                 WHERE context <> 'internal' AND name NOT LIKE '%.%' AND name <> \
+                 'extension_destdir'";
+    let rows = story.cluster.sql(leader, query).await.unwrap();
+    assert!(rows.len() > 200);
+    let (mut wrong, mut unknown) = (Vec::new(), Vec::new());
+    for parameter in rows.into_iter().map(Parameter::of) {
+        match parameter.is_in_agreement(version) {
+            Some(true) => {}
+            Some(false) => wrong.push(parameter.name),
+            None => unknown.push(parameter.name),
+        }
+    }
+    // A parameter that the server does not have would keep it from starting.
+    let ours: Vec<_> = parameters::known(version).map(|name| format!("('{name}')")).collect();
+    let query = format!(
+        "SELECT name FROM (VALUES {}) AS ours (name) WHERE current_setting(name, true) IS NULL",
+        ours.join(", ")
+    );
+    let absent: Vec<_> = story.cluster.sql(leader, &query).await.unwrap().into_iter().flatten().flatten().collect();
+    assert!(absent.is_empty(), "{number}: not there: {absent:?}");
+    assert!(wrong.is_empty() && unknown.is_empty(), "{number}: wrong {wrong:?}, unknown {unknown:?}");
+}
+
 async fn story(major: u32) {
     let Some(mut story) = Story::begin(major).await else { return };
+    parameters_agree(&story).await;
     story.failover_and_rewind().await;
     story.reinit().await;
     if major >= FAILOVER_SLOTS {

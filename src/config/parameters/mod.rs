@@ -9,4 +9,4 @@ pub mod units;
 
 pub(in crate::config) use controlled::parameter_text;
 pub use controlled::{CONTROLLED, Controlled, controlled, for_version, is_controlled, with_defaults};
-pub use table::{Checked, canonical_name, check, check_recovery, is_recovery_parameter};
+pub use table::{Checked, canonical_name, check, check_recovery, is_recovery_parameter, known};

@@ -55,12 +55,17 @@ pub fn canonical_name(name: &str) -> &str {
     TABLES.parameters.get(&name.to_ascii_lowercase()).map_or(name, |entry| entry.name)
 }
 
+/// The parameters, recovery ones included, that the table knows for a server version (`server_version_num`).
+pub fn known(version: u32) -> impl Iterator<Item = &'static str> {
+    let all = TABLES.parameters.values().chain(TABLES.recovery.values());
+    all.filter(move |entry| entry.rules.iter().any(|rule| rule.is_for(version))).map(|entry| entry.name)
+}
+
 fn check_with(table: &Table, name: &str, value: &str, version: u32) -> Checked {
     let Some(entry) = table.get(&name.to_ascii_lowercase()) else {
         return if name.contains('.') { Checked::Accepted } else { Checked::Unknown };
     };
-    let is_for_version = |rule: &&Rule| rule.from <= version && rule.till.is_none_or(|till| version < till);
-    entry.rules.iter().find(is_for_version).map_or(Checked::Unknown, |rule| rule.kind.check(name, value))
+    entry.rules.iter().find(|rule| rule.is_for(version)).map_or(Checked::Unknown, |rule| rule.kind.check(name, value))
 }
 
 type Table = BTreeMap<String, Entry>;
@@ -84,6 +89,12 @@ struct Rule {
     from: u32,
     till: Option<u32>,
     kind: Kind,
+}
+
+impl Rule {
+    fn is_for(&self, version: u32) -> bool {
+        self.from <= version && self.till.is_none_or(|till| version < till)
+    }
 }
 
 enum Kind {
