@@ -49,6 +49,8 @@ fn attach(cx: &mut Context<'_>) {
 
 fn cluster(cx: &mut Context<'_>) {
     let Some(view) = cx.view() else { return };
+    // Said of another term.
+    cx.memory.is_promotion_refused &= view.has_lock(cx.me());
     if view.system_id().is_some() || !view.is_unlocked() {
         cx.memory.brings_cluster = false;
     }
@@ -259,7 +261,10 @@ fn promote_ended(cx: &mut Context<'_>, outcome: &TaskOutcome) {
             cx.memory.is_checkpoint_ordered = false;
             cx.callback(Callback::OnRoleChange, Role::Primary);
         }
-        TaskOutcome::PrePromoteFailed => cx.memory.pre_promote_failed_ms = Some(cx.now()),
+        TaskOutcome::PrePromoteFailed => {
+            cx.memory.pre_promote_failed_ms = Some(cx.now());
+            cx.memory.is_promotion_refused = true;
+        }
         _ => {}
     }
 }

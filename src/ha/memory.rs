@@ -52,6 +52,9 @@ pub struct Memory {
     pub hold_until_ms: Option<u64>,
     /// When the promotion was called off because `pre_promote` failed.
     pub pre_promote_failed_ms: Option<u64>,
+    /// It failed for the lock that this node holds now: the lock is to be given away.
+    #[serde(default)]
+    pub is_promotion_refused: bool,
     /// The checkpoint after the promotion was ordered.
     pub is_checkpoint_ordered: bool,
     /// The checkpoint after the promotion is done: others may rewind from us.

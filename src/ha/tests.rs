@@ -127,6 +127,8 @@ impl Scene {
             assert!(decision.again, "wanted to ask again, but: {}", decision.reason);
             self.memory = decision.memory.clone();
             self.seen.ended = None;
+            // Questions take their time.
+            self.seen.now_ms += 7;
             outcome(&mut self.seen.done);
             decision = self.decide();
         }

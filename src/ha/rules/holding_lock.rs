@@ -110,7 +110,7 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     if let Some(flow) = watchdog(cx) {
         return Some(flow);
     }
-    if !cx.is_paused() && cx.memory.pre_promote_failed_ms == Some(cx.now()) {
+    if !cx.is_paused() && std::mem::take(&mut cx.memory.is_promotion_refused) {
         cx.warn("Releasing the leader key voluntarily because the pre-promote script failed");
         cx.release(None);
         return Flow::end(Line::PromotionCancelled);
@@ -134,6 +134,7 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     slots::warn_unready(cx);
     let limit_ms = u64::try_from(cx.settings().loop_wait.as_millis()).unwrap_or(u64::MAX);
     let taken = taken_timelines(cx);
+    cx.memory.is_promotion_refused = false;
     cx.begin(Task::Promote { limit_ms, taken });
     Flow::end(promotes)
 }

@@ -32,6 +32,23 @@ fn who_does_not_stream_follows_nobody() {
 }
 
 #[test]
+fn a_refused_promotion_gives_the_lock_away() {
+    let refused = |seen: &mut Observation| {
+        let task = Task::Promote { limit_ms: 1_000, taken: Vec::new() };
+        seen.ended = Some(EndedTask { task, outcome: TaskOutcome::PrePromoteFailed, progress: None });
+    };
+    let mut scene = scene("b", cluster().leader("b").build()).running(false).with(refused);
+    let decision = scene.play(&[kept]);
+    assert_eq!(decision.reason, Line::PromotionCancelled.into());
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::ReleaseLeader(_))));
+    assert!(!decision.memory.is_promotion_refused && task_of(&decision).is_none());
+    // What was said of a lock that is lost meanwhile does not count for the next.
+    scene.seen.view = Snapshot::Read(Box::new(cluster().leader("a").build()));
+    scene.memory = Memory { is_promotion_refused: true, ..scene.memory };
+    assert!(!scene.decide().memory.is_promotion_refused);
+}
+
+#[test]
 fn an_upstream_is_changed_by_a_reload_and_the_histories_are_compared() {
     let mut scene = scene("c", cluster().leader("b").build()).running(false);
     let reload: fn(&mut Done) = |done| done.follow = Some(FollowChange::Reload);
