@@ -38,7 +38,7 @@ const BASEBACKUP_FORBIDDEN: [&str; 11] = [
 const TRIES: u32 = 2;
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Fills the data directory; does not start it. On failure nothing of it is left, unless a method wants its data kept.
+/// Fills the data directory; does not start it. When every method has failed nothing of it is left.
 pub async fn clone_from(site: &Site, plan: &ClonePlan, cancel: &CancellationToken) -> Result<(), PgError> {
     site.set_state(State::CreatingReplica);
     let result = try_methods(site, plan, cancel).await;
@@ -57,22 +57,30 @@ async fn try_methods(site: &Site, plan: &ClonePlan, cancel: &CancellationToken) 
     };
     let mut last =
         PgError::Refused("no replica creation method can work without a source; wait for a leader".to_owned());
-    for method in methods(site, plan) {
+    let methods = methods(site, plan);
+    for method in &methods {
         if cancel.is_cancelled() {
-            return Err(PgError::Cancelled);
+            last = PgError::Cancelled;
+            break;
         }
-        let result = match section(site, &method) {
+        let result = match section(site, method) {
             None if method == BASEBACKUP => basebackup(site, &connstring, passfile.as_deref(), cancel).await,
-            section => custom(site, &method, section.as_ref(), &connstring, passfile.as_deref(), cancel).await,
+            section => custom(site, method, section.as_ref(), &connstring, passfile.as_deref(), cancel).await,
         };
         match result {
             Ok(()) => {
                 tracing::info!("replica has been created using {method}");
                 return Ok(());
             }
-            Err(PgError::Cancelled) => return Err(PgError::Cancelled),
             Err(error) => last = error,
         }
+        if matches!(last, PgError::Cancelled) {
+            break;
+        }
+    }
+    if !methods.is_empty() {
+        // What a method wanted kept was for another method: half of a cluster must not be started.
+        empty(site).await?;
     }
     Err(last)
 }
