@@ -1,5 +1,6 @@
 //! A new cluster: `initdb` or the operator's own method, then users and the operator's script.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -37,13 +38,37 @@ const REWIND_FUNCTIONS: [&str; 4] = [
     "pg_read_binary_file(text, bigint, bigint, boolean)",
 ];
 
+/// How the data of a new cluster came to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// By `initdb`.
+    New,
+    /// By the operator's own method, with these settings for the recovery that finishes its work.
+    Restored(Recovering),
+}
+
+/// What brings restored data to the point where the new cluster begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovering {
+    /// Nothing: the command has left a complete cluster.
+    No,
+    /// Settings that the command has written itself.
+    ByCommand,
+    /// These settings.
+    By(BTreeMap<String, String>),
+}
+
 /// Fills the empty data directory; the caller starts the server. `Err` leaves whatever is there.
-pub async fn create(site: &Site, bootstrap: &BootstrapConfig, cancel: &CancellationToken) -> Result<(), PgError> {
-    match custom_method(bootstrap) {
-        Some((section, command)) => custom(site, section, command, cancel).await?,
-        None => initdb(site, bootstrap, cancel).await?,
-    }
-    append_hba(site, &bootstrap.pg_hba)
+pub async fn create(site: &Site, bootstrap: &BootstrapConfig, cancel: &CancellationToken) -> Result<Made, PgError> {
+    let made = match custom_method(bootstrap) {
+        Some((section, command)) => Made::Restored(custom(site, section, command, cancel).await?),
+        None => {
+            initdb(site, bootstrap, cancel).await?;
+            Made::New
+        }
+    };
+    append_hba(site, &bootstrap.pg_hba)?;
+    Ok(made)
 }
 
 /// The section of the configured method, when it is not `initdb` and has a command.
@@ -99,28 +124,27 @@ async fn custom(
     section: &Map<String, Value>,
     command: &str,
     cancel: &CancellationToken,
-) -> Result<(), PgError> {
-    if section.get("recovery_conf").is_some_and(is_truthy) {
-        return Err(PgError::Refused(
-            "recovery_conf of a custom bootstrap method is not supported yet; let the command finish recovery"
-                .to_owned(),
-        ));
-    }
+) -> Result<Recovering, PgError> {
     site.set_state(State::CustomBootstrap);
     tracing::info!("Running custom bootstrap script: {command}");
     let result = match custom_program(site, section, command) {
         Ok(program) => program.run_ok(cancel).await.map(drop),
         Err(error) => Err(error),
     };
-    if result.is_err() {
+    if let Err(error) = result {
         site.set_state(State::CustomBootstrapFailed);
-        return result;
+        return Err(error);
     }
     super::clone::restore_configuration(site)?;
-    if !section.get("keep_existing_recovery_conf").is_some_and(is_truthy) {
-        site.remove_recovery_conf()?;
+    if let Some(settings) = section.get("recovery_conf").and_then(Value::as_object).filter(|map| !map.is_empty()) {
+        let settings = settings.iter().map(|(name, value)| (name.to_lowercase(), script_text(value)));
+        return Ok(Recovering::By(settings.collect()));
     }
-    Ok(())
+    if section.get("keep_existing_recovery_conf").is_some_and(is_truthy) {
+        return Ok(Recovering::ByCommand);
+    }
+    site.remove_recovery_conf()?;
+    Ok(Recovering::No)
 }
 
 fn custom_program(site: &Site, section: &Map<String, Value>, command: &str) -> Result<Program, PgError> {

@@ -9,6 +9,7 @@ mod follow;
 mod look;
 mod promote;
 mod ready;
+mod restored;
 mod settings;
 mod start;
 mod stop;
@@ -100,6 +101,8 @@ struct Known {
     /// Control data with the time and size of the file it was read from.
     control: Option<((SystemTime, u64), ControlData)>,
     has_rewind_program: Option<(PathBuf, bool)>,
+    /// The new cluster was made by the operator's own method, and its recovery has not been finished yet.
+    restored: Option<restored::Restored>,
     /// The files as last seen.
     files: Option<look::Files>,
 }
@@ -321,9 +324,13 @@ impl Postgres for Server {
         };
         let _job = self.inner.job();
         self.inner.forget_data();
-        bootstrap::create(&self.inner.site, config, cancel).await?;
-        let is_custom = self.inner.site.state().0 == State::CustomBootstrap;
-        let state = if is_custom { State::BootstrapStarting } else { State::Starting };
+        let state = match bootstrap::create(&self.inner.site, config, cancel).await? {
+            bootstrap::Made::New => State::Starting,
+            bootstrap::Made::Restored(recovering) => {
+                restored::begin(&self.inner, &recovering).await?;
+                State::BootstrapStarting
+            }
+        };
         let plan = StartPlan { recovery: Recovery::Keep, role: Role::Primary, timeout: None };
         start::start(&self.inner, &plan, state, cancel).await.map(drop)
     }
@@ -331,7 +338,8 @@ impl Postgres for Server {
     async fn post_bootstrap(&self, cancel: &CancellationToken) -> Result<(), PgError> {
         let config = self.inner.bootstrap.clone().unwrap_or_default();
         let session = self.inner.site.connect(&self.inner.site.superuser_params()).await?;
-        bootstrap::post_bootstrap(&self.inner.site, &config, &session, cancel).await
+        bootstrap::post_bootstrap(&self.inner.site, &config, &session, cancel).await?;
+        restored::end(&self.inner, cancel).await
     }
 
     async fn clone_from(&self, plan: &ClonePlan, cancel: &CancellationToken) -> Result<(), PgError> {

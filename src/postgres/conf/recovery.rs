@@ -76,27 +76,7 @@ pub fn wanted(
     let ours = |name: &str| name.starts_with("recovery_target") || name.starts_with("primary_");
     let mut settings: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in config.recovery_conf.iter().filter(|(name, _)| !ours(name)) {
-        let name = match name.as_str() {
-            "standby_mode" => continue,
-            "trigger_file" => "promote_trigger_file",
-            name => name,
-        };
-        let value = match check_recovery(name, value, version) {
-            Checked::Accepted => value.clone(),
-            Checked::Adjusted { value, warning } => {
-                tracing::warn!("{warning}");
-                value
-            }
-            Checked::Removed { warning } => {
-                tracing::warn!("{warning}");
-                continue;
-            }
-            Checked::Unknown => {
-                tracing::warn!("Removing unexpected parameter={name} value={value} from the config");
-                continue;
-            }
-        };
-        settings.insert(name.to_owned(), value);
+        settings.extend(checked(name, value, version));
     }
     let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
     set("recovery_target_timeline", "latest");
@@ -123,6 +103,46 @@ pub fn wanted(
     for (name, value) in overriding {
         if let Some(value) = value {
             set(name, value);
+        }
+    }
+    settings
+}
+
+/// A setting of the operator's as this version takes it, under the name that it has there.
+fn checked(name: &str, value: &str, version: u32) -> Option<(String, String)> {
+    let name = match name {
+        "standby_mode" => return None,
+        "trigger_file" => "promote_trigger_file",
+        name => name,
+    };
+    let value = match check_recovery(name, value, version) {
+        Checked::Accepted => value.to_owned(),
+        Checked::Adjusted { value, warning } => {
+            tracing::warn!("{warning}");
+            value
+        }
+        Checked::Removed { warning } => {
+            tracing::warn!("{warning}");
+            return None;
+        }
+        Checked::Unknown => {
+            tracing::warn!("Removing unexpected parameter={name} value={value} from the config");
+            return None;
+        }
+    };
+    Some((name.to_owned(), value))
+}
+
+/// The settings of a recovery that ends where the operator of a new cluster wants it. Old names are understood.
+pub fn until_target(configured: &BTreeMap<String, String>, version: u32) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    for (name, value) in configured {
+        match (name.as_str(), units::boolean(value)) {
+            ("pause_at_recovery_target", Some(pauses)) => {
+                let action = if pauses { "pause" } else { "promote" };
+                settings.entry("recovery_target_action".to_owned()).or_insert_with(|| action.to_owned());
+            }
+            _ => settings.extend(checked(name, value, version)),
         }
     }
     settings

@@ -30,6 +30,8 @@ pub(super) struct Files {
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) recovery: BTreeMap<String, String>,
     pub(super) signal: Signal,
+    /// Recovery settings in the server's own file are meant.
+    pub(super) keeps_auto_conf: bool,
 }
 
 /// What was another text before.
@@ -75,7 +77,9 @@ impl Files {
             recovery: &self.recovery,
         };
         let changed = self.replace(&self.config_file, &postgresql::render(&document))?;
-        self.clean_auto_conf()?;
+        if !self.keeps_auto_conf {
+            self.clean_auto_conf()?;
+        }
         Ok(changed)
     }
 
@@ -164,6 +168,7 @@ mod tests {
             recovery: BTreeMap::new(),
             config: Arc::new(config),
             signal,
+            keeps_auto_conf: false,
         }
     }
 

@@ -56,6 +56,13 @@ pub(super) async fn became_ready(inner: &Arc<Inner>) {
     inner.site.set_state(State::Running);
     inner.awaits_ready.store(false, Ordering::Release);
     inner.events.notify_one();
+    if inner.known().restored.is_none() {
+        back_up(inner).await;
+    }
+}
+
+/// Copies the configuration files that work.
+pub(super) async fn back_up(inner: &Inner) {
     let (config, data_dir) = (inner.site.config(), inner.site.data_dir());
     let copied = blocking(move || {
         let directory = std::path::Path::new(&config.config_dir);

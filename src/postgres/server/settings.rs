@@ -79,6 +79,10 @@ pub(super) async fn apply(inner: &Arc<Inner>, force: bool) -> Result<(), PgError
     if inner.site.state().0 != State::Running || !inner.site.is_running() {
         return Ok(());
     }
+    if inner.known().restored.is_some() {
+        tracing::info!("Skipping PostgreSQL configuration update while in custom bootstrap.");
+        return Ok(());
+    }
     let rewriting = inner.rewriting.lock().await;
     // Before anything is written, or what only the server knows would be lost.
     join_locked(inner).await?;
@@ -118,7 +122,8 @@ fn recovery_in_force(inner: &Inner) -> BTreeMap<String, String> {
 
 async fn files(inner: &Inner, recovery: BTreeMap<String, String>, signal: Signal) -> Result<Files, PgError> {
     let (config, parameters) = (inner.site.config(), wanted_parameters(inner).await?);
-    Ok(Files { config, config_file: inner.site.config_file(), parameters, recovery, signal })
+    let config_file = inner.site.config_file();
+    Ok(Files { config, config_file, parameters, recovery, signal, keeps_auto_conf: false })
 }
 
 /// The parameters for the main part of the file, as far as the server takes them.
@@ -166,8 +171,13 @@ pub(super) async fn reload(inner: &Arc<Inner>) -> Result<(), PgError> {
     if !postmaster.signal(UnixSignal::SIGHUP) {
         return Err(PgError::Refused(format!("the server (pid {}) could not be told to reload", postmaster.pid)));
     }
-    let role = inner.known().role.unwrap_or(Role::Replica);
-    inner.callback(Callback::OnReload, role);
+    let (role, is_bootstrap) = {
+        let known = inner.known();
+        (known.role.unwrap_or(Role::Replica), known.restored.is_some())
+    };
+    if !is_bootstrap {
+        inner.callback(Callback::OnReload, role);
+    }
     let Ok(before) = before else { return Ok(()) };
     let until = Instant::now() + RELOAD_LIMIT;
     while Instant::now() < until {

@@ -155,7 +155,7 @@ async fn see_off(postmaster: Postmaster) {
 /// Writes everything and composes the command line.
 async fn prepare(inner: &Arc<Inner>, plan: &StartPlan) -> Result<Spawn, PgError> {
     let _rewriting = inner.rewriting.lock().await;
-    let (config, directory) = (inner.site.config(), inner.site.data_dir());
+    let (mut config, directory) = (inner.site.config(), inner.site.data_dir());
     let major = version::of_data_dir(&directory).ok_or_else(|| {
         PgError::Refused(format!("{}: no PG_VERSION to be read, so there is no cluster to start", directory.display()))
     })?;
@@ -173,6 +173,10 @@ async fn prepare(inner: &Arc<Inner>, plan: &StartPlan) -> Result<Spawn, PgError>
     if is_standby {
         pending = parameters::raise_for_standby(&mut wanted, &inner.site.report().await?);
     }
+    let restored = inner.known().restored;
+    if let Some(restored) = restored {
+        config = restored.adjusted(&config, &mut wanted);
+    }
     let args = parameters::command_line(&config, &config_file, &wanted);
     let files = Files {
         config: Arc::clone(&config),
@@ -180,6 +184,7 @@ async fn prepare(inner: &Arc<Inner>, plan: &StartPlan) -> Result<Spawn, PgError>
         parameters: wanted.clone(),
         recovery: recovery.clone(),
         signal,
+        keeps_auto_conf: restored.is_some_and(|restored| restored.keeps_auto_conf),
     };
     let pgpass = inner.site.pgpass();
     blocking(move || {

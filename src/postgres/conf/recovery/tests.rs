@@ -171,3 +171,26 @@ proptest! {
         let _ = parse_conninfo(&text);
     }
 }
+
+#[test]
+fn a_recovery_to_a_target_keeps_what_a_standby_must_not_have() {
+    let configured = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let settings = until_target(
+        &configured(&[
+            ("recovery_target_name", "here"),
+            ("pause_at_recovery_target", "False"),
+            ("standby_mode", "off"),
+            ("restore_command", "cp %f %p"),
+            ("no_such_setting", "1"),
+        ]),
+        VERSION,
+    );
+    let expected =
+        [("recovery_target_action", "promote"), ("recovery_target_name", "here"), ("restore_command", "cp %f %p")];
+    assert_eq!(settings, configured(&expected));
+    // The new name wins over the old one.
+    let both = configured(&[("pause_at_recovery_target", "true"), ("recovery_target_action", "promote")]);
+    assert_eq!(until_target(&both, VERSION), configured(&[("recovery_target_action", "promote")]));
+}
