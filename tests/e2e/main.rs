@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, unreachable_pub, reason = "a failed step is a failed test; the harness is one world")]
 #![allow(clippy::disallowed_methods, reason = "processes live by the real clock")]
 
+mod bootstrap;
+mod callbacks;
 mod commands;
 mod crash;
 mod etcd_cluster;
@@ -15,9 +17,11 @@ mod guard;
 #[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
 mod mixed;
+mod parameters;
 mod pause;
 mod peers;
 mod process;
+mod replicas;
 mod rewind;
 mod slots;
 mod standby_cluster;
