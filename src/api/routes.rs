@@ -98,6 +98,11 @@ impl Endpoint {
         )
     }
 
+    /// Whether it works without a body too. A chunked one is not read, and must not count as none.
+    pub(super) fn has_optional_body(self) -> bool {
+        matches!(self, Self::Restart | Self::Reinitialize)
+    }
+
     /// An answer is given by then, whatever happens.
     pub(super) fn deadline(self, dynamic: &Dynamic) -> Duration {
         let spare = 2 * dynamic.retry_timeout + Duration::from_secs(10);

@@ -15,13 +15,14 @@ use axum::body::Body as AxumBody;
 use hyper::body::{Bytes, Incoming};
 use hyper::ext::ReasonPhrase;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SERVER, USER_AGENT,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SERVER, TRANSFER_ENCODING,
+    USER_AGENT,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -227,21 +228,30 @@ impl Server {
                 Ok::<_, Infallible>(response)
             }
         });
-        let connection = hyper::server::conn::http1::Builder::new()
+        let mut connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head)
             // A client may close its sending side once the request is out.
             .half_close(true)
             .serve_connection(TokioIo::new(stream), service);
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
-            ended = connection => {
-                if let Err(error) = ended {
-                    tracing::debug!(%address, %error, "REST connection ended early");
-                }
+            ended = &mut connection => ended,
+            () = self.too_slow(answers, &is_answering) => {
+                return tracing::debug!(%address, "the client did not take its answer");
             }
-            () = self.too_slow(answers, &is_answering) => tracing::debug!(%address, "the client did not take its answer"),
-        }
+        };
+        let Err(error) = ended else { return };
+        tracing::debug!(%address, %error, "REST connection ended early");
+        let parts = connection.into_parts();
+        let code = match &parts.read_buf[..] {
+            // Whoever has begun a request is waiting for its answer; an idle connection ends without one.
+            [_, ..] if error.is_timeout() => StatusCode::REQUEST_TIMEOUT,
+            [b'P', b'R', b'I', b' ', ..] => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            _ => return,
+        };
+        let answer = bare_answer(code);
+        let _ = tokio::time::timeout(self.limits.grace, parts.io.into_inner().write_all(answer.as_bytes())).await;
     }
 
     /// Ends when an answer was given long ago and no request came after it.
@@ -269,7 +279,14 @@ impl Server {
         };
         // The body is read even when access will be denied: closing the connection over unread bytes would make the
         // client's system throw the answer away.
-        let body = if endpoint.is_guarded() { self.read_body(&head.headers, body).await } else { Ok(Body::default()) };
+        let body = match endpoint {
+            // Without its conditions a restart would be another one.
+            _ if endpoint.has_optional_body() && head.headers.contains_key(TRANSFER_ENCODING) => {
+                Err(Answer::error_page(StatusCode::LENGTH_REQUIRED))
+            }
+            _ if endpoint.is_guarded() => self.read_body(&head.headers, body).await,
+            _ => Ok(Body::default()),
+        };
         let body = match body {
             Ok(body) => body,
             Err(answer) => return (answer, line),
@@ -330,6 +347,15 @@ impl Server {
 fn may_ask_again(request: &Request<Incoming>) -> bool {
     let is_patroni = request.headers().get(USER_AGENT).is_some_and(|name| name.as_bytes().starts_with(b"Patroni/"));
     matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !is_patroni
+}
+
+/// An error page for which there is no request to answer, because its head did not come in time or makes no sense.
+fn bare_answer(code: StatusCode) -> String {
+    let (content_type, page) = Answer::error_page(code).content().unwrap_or_default();
+    let length = page.len();
+    format!(
+        "HTTP/1.1 {code}\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{page}"
+    )
 }
 
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
