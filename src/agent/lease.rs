@@ -9,11 +9,12 @@
 //! Whoever has another good reason to lead for a while (failsafe mode) says so with [`Lease::renewed`], too: belief,
 //! deadline, guard and watchdog follow from it, whatever the reason was.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::io::alarm::Alarm;
 use crate::io::clock::{since_boot, suspended};
 
 /// The state both sides share.
@@ -21,6 +22,8 @@ use crate::io::clock::{since_boot, suspended};
 pub struct Lease {
     state: Mutex<State>,
     changed: Condvar,
+    /// Of the thread that watches the deadline.
+    alarm: OnceLock<Alarm>,
 }
 
 #[derive(Debug, Default)]
@@ -61,9 +64,6 @@ pub enum Stated {
     Armed(Duration),
 }
 
-/// How often the deadline is compared with the clock: a suspended machine resumes in the middle of a wait.
-const LOOK: Duration = Duration::from_millis(200);
-
 /// How long before the end of the lease the server is told to quit: a sixth of it, at least a second.
 fn margin(ttl: Duration) -> Duration {
     (ttl / 6).max(Duration::from_secs(1))
@@ -84,6 +84,13 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tell(&self) {
+        self.changed.notify_all();
+        if let Some(alarm) = self.alarm.get() {
+            alarm.ring();
+        }
+    }
+
     /// What was sent at `sent` entitles us to lead for `ttl` from then on: the DCS renewed the lease, or (in failsafe
     /// mode) every member that could take over answered that it will not before that time is over. `armed`: the server
     /// is stopped unless this is called again in time; not so in maintenance mode.
@@ -96,7 +103,7 @@ impl Lease {
         state.deadline = armed.then(|| sent.at + left);
         state.boot_deadline = armed.then(|| sent.since_boot + left);
         state.stated = state.boot_deadline.map_or(Stated::Disarmed, Stated::Armed);
-        self.changed.notify_all();
+        self.tell();
     }
 
     /// The key is somebody else's or was given away: we lead no more. The deadline stays, for the server may still
@@ -111,7 +118,7 @@ impl Lease {
         state.deadline = None;
         state.boot_deadline = None;
         state.stated = Stated::Disarmed;
-        self.changed.notify_all();
+        self.tell();
     }
 
     /// Waits until something else than `known` was said of the deadline, at most `limit`. The second value: the lease
@@ -147,7 +154,7 @@ impl Lease {
     /// Ends the watching thread.
     pub fn close(&self) {
         self.state().is_closed = true;
-        self.changed.notify_all();
+        self.tell();
     }
 
     /// Watches the deadline on a thread of its own, which no hanging task can hold up, until the lease is closed.
@@ -158,28 +165,28 @@ impl Lease {
         fire: impl Fn(Duration) + Send + 'static,
     ) -> std::io::Result<std::thread::JoinHandle<()>> {
         let lease = Arc::clone(self);
+        let _ = lease.alarm.set(Alarm::new()?);
         std::thread::Builder::new().name("lease-deadline".into()).spawn(move || lease.watch_until_closed(&fire))
     }
 
     fn watch_until_closed(&self, fire: &dyn Fn(Duration)) {
-        // The machine may have been suspended, during which no wait on the monotonic clock ends; a look
-        // now and then on the clock that went on keeps the error small.
-        let mut state = self.state();
-        while !state.is_closed {
-            let now = since_boot();
+        let Some(alarm) = self.alarm.get() else { return };
+        loop {
+            let mut state = self.state();
+            if state.is_closed {
+                return;
+            }
             match state.boot_deadline {
-                Some(deadline) if now >= deadline => {
+                Some(deadline) if since_boot() >= deadline => {
                     state.deadline = None;
                     state.boot_deadline = None;
                     state.leads_until = None;
                     drop(state);
                     fire(deadline);
-                    state = self.state();
                 }
                 deadline => {
-                    let left = deadline.map_or(LOOK, |at| at.saturating_sub(now));
-                    let wait = left.min(LOOK);
-                    state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    drop(state);
+                    alarm.wait(deadline);
                 }
             }
         }
