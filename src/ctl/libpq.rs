@@ -15,7 +15,7 @@ use super::exit::Exit;
 type Environment = BTreeMap<String, String>;
 
 /// Variables and the keywords that they stand for.
-const VARIABLES: [(&str, &str); 17] = [
+const VARIABLES: [(&str, &str); 19] = [
     ("PGUSER", "user"),
     ("PGPASSWORD", "password"),
     ("PGPASSFILE", "passfile"),
@@ -33,6 +33,8 @@ const VARIABLES: [(&str, &str); 17] = [
     ("PGSSLCRL", "sslcrl"),
     ("PGSSLCRLDIR", "sslcrldir"),
     ("PGCHANNELBINDING", "channel_binding"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
 ];
 
 /// Keywords that the server is told about.
@@ -47,6 +49,8 @@ pub struct Login {
     pub host: String,
     /// What the server is told at the beginning besides the user.
     pub parameters: Vec<(String, String)>,
+    /// `target_session_attrs`: what the server has to be.
+    pub session: Option<String>,
     /// Something to know about the password file.
     pub warning: Option<String>,
 }
@@ -88,13 +92,36 @@ pub fn login(host: &str, port: u16, given: &Given, environment: &Environment) ->
         }
     }
     let tls = tls(&words, home.as_deref())?;
+    check_demands(&words)?;
     let application = words.get("application_name").map_or("Patroni ctl", String::as_str).to_owned();
     let mut parameters = vec![("database".to_owned(), database), ("application_name".to_owned(), application)];
     let told = STARTUP.iter().filter_map(|name| Some(((*name).to_owned(), words.get(*name)?.clone())));
     parameters.extend(told);
     let address = words.get("hostaddr").cloned().unwrap_or_else(|| host.to_owned());
+    let session = words.get("target_session_attrs").filter(|kind| *kind != "any").cloned();
     let target = Target { host: address, port, user, password: password.map(Secret::new), tls };
-    Ok(Login { target, host: host.to_owned(), parameters, warning })
+    Ok(Login { target, host: host.to_owned(), parameters, session, warning })
+}
+
+/// Whoever demands something that is not done here is not to be connected without it.
+fn check_demands(words: &BTreeMap<String, String>) -> Result<(), CtlError> {
+    const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+    let refuse = |text: String, step: &str| Err(CtlError::new(text).ending(Exit::Usage).next(step));
+    let word = |name: &str| words.get(name).map(String::as_str);
+    match (word("sslmode"), word("channel_binding"), word("require_auth")) {
+        (Some(mode), ..) if !MODES.contains(&mode) => {
+            refuse(format!("invalid sslmode value: \"{mode}\""), &format!("use one of {}", MODES.join(", ")))
+        }
+        (_, Some("require"), _) => {
+            let text = "channel binding is required, which this program does not do";
+            refuse(text.to_owned(), "take PGCHANNELBINDING away; PGSSLMODE=verify-full knows the server, too")
+        }
+        (.., Some(methods)) => {
+            let text = format!("authentication by {methods} is required, and this program cannot be bound to a method");
+            refuse(text, "take PGREQUIREAUTH away")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn own_name() -> Option<String> {

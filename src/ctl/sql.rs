@@ -67,7 +67,7 @@ pub struct Session {
 impl Session {
     /// Connects within five seconds.
     pub async fn open(login: &Login) -> Result<Self, Trouble> {
-        let place = place(login).await;
+        let place = place(login).await?;
         let parameters: Vec<(&str, &str)> =
             login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let host = login.target.host.as_str();
@@ -93,7 +93,16 @@ impl Session {
         let (mut answers, mut failure) = (Vec::new(), None);
         let (mut heads, mut rows) = (None, Vec::new());
         loop {
-            match self.wire.next().await.map_err(lost)? {
+            let message = match (self.wire.next().await, failure.take()) {
+                (Ok(message), earlier) => {
+                    failure = earlier;
+                    message
+                }
+                // The last words of a server that ends the session.
+                (Err(_), Some(complaint)) => return Err(Trouble::Server(complaint)),
+                (Err(error), None) => return Err(lost(error)),
+            };
+            match message {
                 Message::RowDescription(body) => heads = Some(described(&body)?),
                 Message::DataRow(body) => {
                     let texts = columns(&body).map_err(lost)?;
@@ -133,6 +142,30 @@ impl Session {
         }
     }
 
+    /// Checks that the server is what `target_session_attrs` wants.
+    pub async fn check(&mut self, wanted: &str, login: &Login) -> Result<(), Trouble> {
+        let is_standby = self.is_in_recovery().await?;
+        let why = match wanted {
+            "primary" if is_standby => "server is in hot standby mode",
+            "standby" if !is_standby => "server is not in hot standby mode",
+            "read-write" if is_standby || self.is_read_only().await? => "session is read-only",
+            "read-only" if !is_standby && !self.is_read_only().await? => "session is not read-only",
+            "primary" | "standby" | "read-write" | "read-only" | "prefer-standby" => return Ok(()),
+            other => {
+                let words = format!("connection is bad: invalid target_session_attrs value: \"{other}\"");
+                return Err(Trouble::Connection { words, code: None });
+            }
+        };
+        let place = place(login).await?;
+        let words = format!("connection failed: connection to server at {place} failed: {why}");
+        Err(Trouble::Connection { words, code: None })
+    }
+
+    async fn is_read_only(&mut self) -> Result<bool, Trouble> {
+        let answers = self.run("SELECT pg_catalog.current_setting('default_transaction_read_only') = 'on'").await?;
+        Ok(matches!(answers.first(), Some(Answer::Rows { rows, .. }) if rows == &[vec![Value::Bool(true)]]))
+    }
+
     /// Whether the server is a standby.
     pub async fn is_in_recovery(&mut self) -> Result<bool, Trouble> {
         let answers = self.run("SELECT pg_catalog.pg_is_in_recovery()").await?;
@@ -161,16 +194,19 @@ fn lost(error: WireError) -> Trouble {
     })
 }
 
-/// `"localhost" (127.0.0.1), port 5432`; an address stands for itself.
-async fn place(login: &Login) -> String {
+/// `"127.0.0.1", port 5432`: the address that a name stands for.
+async fn place(login: &Login) -> Result<String, Trouble> {
     let (host, port) = (login.host.as_str(), login.target.port);
     if host.parse::<IpAddr>().is_ok() {
-        return format!("\"{host}\", port {port}");
+        return Ok(format!("\"{host}\", port {port}"));
     }
     let found = timeout(CONNECT_LIMIT, tokio::net::lookup_host((login.target.host.as_str(), port))).await;
     match found.ok().and_then(Result::ok).and_then(|mut found| found.next()) {
-        Some(address) => format!("\"{host}\" ({}), port {port}", address.ip()),
-        None => format!("\"{host}\", port {port}"),
+        Some(address) => Ok(format!("\"{}\", port {port}", address.ip())),
+        None => {
+            let words = format!("failed to resolve host '{host}': [Errno -2] Name or service not known");
+            Err(Trouble::Connection { words, code: None })
+        }
     }
 }
 
@@ -185,11 +221,13 @@ fn no_connection(place: &str, error: &WireError) -> Trouble {
             (text, Some(complaint.code.clone()))
         }
         WireError::NoPassword(_) => ("fe_sendauth: no password supplied".to_owned(), Some("28P01".to_owned())),
-        WireError::Unreachable(text) => {
-            let text = text.split(" (os error").next().unwrap_or_default();
-            let question = "\n\tIs the server running on that host and accepting TCP/IP connections?";
-            (format!("{text}{question}"), None)
-        }
+        WireError::Unreachable(text) => match text.split_once(" (os error") {
+            Some((text, _)) => {
+                let question = "\n\tIs the server running on that host and accepting TCP/IP connections?";
+                (format!("{text}{question}"), None)
+            }
+            None => (text.clone(), None),
+        },
         WireError::Broken(text) => (text.clone(), None),
     };
     Trouble::Connection { words: format!("connection failed: connection to server at {place} failed: {why}"), code }

@@ -261,10 +261,18 @@ impl Ui {
     pub async fn prompt_hidden(&self, text: &str) -> Result<String, CtlError> {
         loop {
             let hidden = if self.terminals.input { Hidden::new() } else { None };
-            let answer = self.ask(&format!("{text}: "), flag_for(text)).await;
+            if !self.terminals.input && !self.personality.is_patronictl() {
+                return Err(CtlError::nobody_to_ask(text, flag_for(text)));
+            }
+            // Never to stdout: a secret is asked for beside the data in both personalities.
+            write(&self.err, &[text, ": "])?;
+            let answer = self.answer().await;
             if hidden.is_some() {
                 drop(hidden);
                 // The end of the line was not shown either.
+                self.complain("")?;
+            }
+            if answer.is_err() && self.personality.is_patronictl() && !self.terminals.input {
                 self.say("")?;
             }
             let answer = answer?;
@@ -303,6 +311,10 @@ impl Ui {
             return Err(CtlError::nobody_to_ask(question, flag));
         }
         self.say_raw(question)?;
+        self.answer().await
+    }
+
+    async fn answer(&self) -> Result<String, CtlError> {
         self.asking.store(true, Ordering::Relaxed);
         let answer = self.read(|input| {
             let mut line = String::new();

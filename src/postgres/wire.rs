@@ -187,7 +187,7 @@ impl Wire {
             match encrypted && agrees_to_tls(&mut stream).await.map_err(failed)? {
                 true => Self::over(target.tls.handshake(host, stream).await.map_err(failed)?),
                 false if encrypted && target.tls.mode() == TlsMode::Require => {
-                    return Err(WireError::Unreachable("sslmode asks for TLS and the server has none".to_owned()));
+                    return Err(broken("server does not support SSL, but SSL was required"));
                 }
                 false => Self::over(stream),
             }
@@ -318,7 +318,10 @@ async fn agrees_to_tls(stream: &mut TcpStream) -> std::io::Result<bool> {
     match stream.read_u8().await? {
         b'S' => Ok(true),
         b'N' => Ok(false),
-        other => Err(std::io::Error::other(format!("unexpected answer {other} to the request for TLS"))),
+        other => {
+            let text = format!("received invalid response to SSL negotiation: {}", char::from(other));
+            Err(std::io::Error::other(text))
+        }
     }
 }
 

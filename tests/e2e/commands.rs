@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Kind, Store, stderr, stdout};
+use crate::side_by_side;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -13,7 +14,7 @@ async fn cluster() -> Cluster {
         "ttl": 20, "loop_wait": 2, "retry_timeout": 5,
         "postgresql": {"use_pg_rewind": true, "parameters": {"max_connections": 30}}
     });
-    Cluster::healthy(Store::Embedded, &[Kind::Pgherd; 3], settings).await
+    Cluster::healthy(Store::Etcd, &[Kind::Pgherd; 3], settings).await
 }
 
 /// Runs a command that must succeed.
@@ -80,6 +81,15 @@ async fn the_operators_day() {
     cluster.reconfigure(replica, |document| document["tags"] = json!({"nofailover": true}));
     run(&cluster, &["reload", "e2e", "--force"]);
     wait(&cluster, "the tag", |list| list.contains("nofailover")).await;
+
+    // Patroni's tool, side by side with ours.
+    side_by_side::sql(&cluster);
+    side_by_side::flush(&cluster).await;
+    let keys = cluster.keys();
+    for i in 0..3 {
+        cluster.terminate_agent(i, LONG);
+    }
+    side_by_side::remove(&cluster, &keys);
 
     dead_dcs(&mut cluster);
 }

@@ -218,6 +218,18 @@ impl Cluster {
         Some(answer["kvs"].get_mut(0)?.take())
     }
 
+    /// All keys of the cluster.
+    pub fn keys(&self) -> Vec<(String, String)> {
+        let text = self.etcdctl(&["get", "--prefix", &format!("/service/{}/", self.scope)]);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.chunks(2).map(|pair| (pair[0].to_owned(), pair.get(1).copied().unwrap_or_default().to_owned())).collect()
+    }
+
+    /// Writes a key, which belongs to no lease then.
+    pub fn put_key(&self, key: &str, value: &str) {
+        self.etcdctl(&["put", key, "--", value]);
+    }
+
     /// Revokes the lease of the leader key in etcd, as if its time to live had passed.
     pub fn expire_leader_key(&self) {
         if let Some(lease) = self.key_in_etcd("leader").and_then(|key| key["lease"].as_i64()) {

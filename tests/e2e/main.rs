@@ -23,6 +23,7 @@ mod peers;
 mod process;
 mod replicas;
 mod rewind;
+mod side_by_side;
 mod slots;
 mod standby_cluster;
 mod stories;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Value as Json, json};
 
 use crate::cluster::ClusterView;
 use crate::ctl::commands::dsn::no_address;
@@ -47,10 +47,10 @@ pub struct QueryArgs {
     #[arg(short = 'm', long, value_name = "NAME")]
     pub member: Option<String>,
     /// Between the columns of tsv, instead of a tab
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub delimiter: Option<String>,
     /// The SQL commands to execute
-    #[arg(short = 'c', long, value_name = "TEXT")]
+    #[arg(short = 'c', long, value_name = "TEXT", allow_hyphen_values = true)]
     pub command: Option<String>,
     /// Database
     #[arg(short = 'd', long, value_name = "TEXT")]
@@ -91,6 +91,8 @@ enum Problem {
     Nobody(String),
     /// PostgreSQL does not answer, or does not want to.
     Trouble(String, Trouble),
+    /// The variables and files that say how to connect make no sense.
+    Login(CtlError),
     /// It cannot even be tried.
     Error(CtlError),
 }
@@ -157,12 +159,15 @@ async fn ask(job: &Job<'_>) -> Result<Vec<Answer>, Problem> {
     };
     let found = found.ok_or_else(nobody)?;
     let (host, port) = found.address.ok_or_else(|| Problem::Error(no_address(&found.name)))?;
-    let login = libpq::login(&host, port, &job.given, job.context.environment).map_err(Problem::Error)?;
+    let login = libpq::login(&host, port, &job.given, job.context.environment).map_err(Problem::Login)?;
     if let Some(warning) = &login.warning {
         job.context.ui.warn(warning).map_err(Problem::Error)?;
     }
     let trouble = |trouble| Problem::Trouble(found.name.to_string(), trouble);
     let mut session = Session::open(&login).await.map_err(trouble)?;
+    if let Some(wanted) = &login.session {
+        session.check(wanted, &login).await.map_err(trouble)?;
+    }
     // What the DCS says of a role may be old; a leader is a leader by the DCS alone.
     let in_recovery = match args.role {
         None | Some(RoleFilter::Any | RoleFilter::Leader) => None,
@@ -180,9 +185,14 @@ async fn ask(job: &Job<'_>) -> Result<Vec<Answer>, Problem> {
 /// Problems are rows without a header, and the exit code is 0 all the same.
 fn as_patronictl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<Exit, CtlError> {
     let failed = |what: &str| format!("ERROR, SQLSTATE: {what}");
-    let no_records = |tag: &str| failed(&format!("the last operation didn't produce records (command status: {tag})"));
+    let no_records = |tag: &str| {
+        let status =
+            if tag.is_empty() { "result status: EMPTY_QUERY".to_owned() } else { format!("command status: {tag}") };
+        failed(&format!("the last operation didn't produce records ({status})"))
+    };
     let text = match result {
         Err(Problem::Error(error)) => return Err(error),
+        Err(Problem::Login(error)) => failed(&format!("connection is bad: {}", said(&error))),
         Err(Problem::Nobody(text)) => text,
         Err(Problem::Trouble(_, trouble)) => failed(&trouble.as_patronictl()),
         Ok(answers) => match answers.first() {
@@ -199,6 +209,11 @@ fn as_patronictl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<
     print(job, &[], &[row])
 }
 
+/// The innermost cause in one line.
+fn said(error: &CtlError) -> String {
+    error.causes().last().cloned().unwrap_or_else(|| error.to_string()).replace('\n', " ")
+}
+
 fn print(job: &Job<'_>, columns: &[String], values: &[Vec<rows::Value>]) -> Result<Exit, CtlError> {
     let delimiter = job.args.delimiter.as_deref().unwrap_or("\t");
     if let Some(text) = rows::as_patronictl(columns, values, &job.args.format, delimiter).map_err(CtlError::new)? {
@@ -210,43 +225,49 @@ fn print(job: &Job<'_>, columns: &[String], values: &[Vec<rows::Value>]) -> Resu
 fn as_pgherdctl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<Exit, CtlError> {
     let answers = match result {
         Ok(answers) => answers,
-        Err(Problem::Error(error)) => return Err(error),
+        Err(Problem::Error(error) | Problem::Login(error)) => return Err(error),
         Err(Problem::Nobody(text)) => {
             let error = CtlError::new(text).in_better_words(format!("cluster {} has no such member", job.cluster));
             return Err(error.ending(Exit::NotFound).next("`list` shows the members and their roles"));
         }
         Err(Problem::Trouble(member, trouble)) => return Err(failed(&member, trouble)),
     };
+    let is_document = matches!(job.args.format.as_str(), "json" | "yaml" | "yml");
     for answer in &answers {
         match answer {
-            Answer::Command(tag) => job.context.ui.say(tag)?,
             Answer::Copy => {
                 let error = CtlError::new("COPY from or to this program is not possible");
                 return Err(error.next("use psql for it; `dsn` says where to"));
             }
-            Answer::Rows { columns, rows } => show(job, columns, rows)?,
+            _ if is_document => {}
+            Answer::Command(tag) => job.context.ui.say(tag)?,
+            Answer::Rows { columns, rows } => job.context.ui.data(&match job.args.format.as_str() {
+                "pretty" => rows::pretty(columns, rows),
+                _ => rows::tsv(columns, rows, job.args.delimiter.as_deref().unwrap_or("\t")),
+            })?,
         }
+    }
+    if is_document {
+        let document = document(job.cluster, &answers);
+        let is_json = job.args.format == "json";
+        job.context.ui.data(&if is_json { ours::json(&document) } else { yaml::ours(&document) })?;
     }
     Ok(Exit::Done)
 }
 
-fn show(job: &Job<'_>, columns: &[String], values: &[Vec<rows::Value>]) -> Result<(), CtlError> {
-    let document = || -> Json {
-        let object = |row: &Vec<rows::Value>| {
-            let pairs = columns.iter().zip(row);
-            Json::Object(
-                pairs.map(|(name, value)| (name.clone(), value.json(false).unwrap_or_default())).collect::<Map<_, _>>(),
-            )
-        };
-        values.iter().map(object).collect()
+/// Every statement's answer in one document. Rows are lists, as the names of columns need not differ.
+fn document(cluster: &str, answers: &[Answer]) -> Json {
+    let values = |row: &Vec<rows::Value>| -> Json {
+        row.iter().map(|value| value.json(false).unwrap_or_default()).collect::<Vec<_>>().into()
     };
-    let text = match job.args.format.as_str() {
-        "json" => ours::json(&document()),
-        "yaml" | "yml" => yaml::ours(&document()),
-        "pretty" => rows::pretty(columns, values),
-        _ => rows::tsv(columns, values, job.args.delimiter.as_deref().unwrap_or("\t")),
-    };
-    job.context.ui.data(&text)
+    let results = answers.iter().map(|answer| match answer {
+        Answer::Rows { columns, rows } => {
+            json!({"command": null, "columns": columns, "rows": rows.iter().map(values).collect::<Vec<_>>()})
+        }
+        Answer::Command(tag) => json!({"command": tag, "columns": [], "rows": []}),
+        Answer::Copy => json!({"command": "COPY", "columns": [], "rows": []}),
+    });
+    ours::document("QueryResults", json!({"cluster": cluster, "results": results.collect::<Vec<_>>()}))
 }
 
 fn failed(member: &str, trouble: Trouble) -> CtlError {

@@ -1,6 +1,10 @@
 //! The answer to a query.
 
+use std::cell::RefCell;
+
 use serde_json::{Map, Value as Json};
+
+use crate::api::access::base64;
 
 use super::grid::{Column, grid};
 use super::{python, yaml};
@@ -18,16 +22,16 @@ pub fn as_patronictl(
     Ok(match format {
         "tsv" => Some(tsv(columns, rows, delimiter)).filter(|_| !(columns.is_empty() && rows.is_empty())),
         "pretty" => {
-            let mut sorted: Vec<&String> = columns.iter().collect();
-            sorted.sort();
-            if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
-                return Err("Field names must be unique".to_owned());
+            if rows.first().is_some_and(Vec::is_empty) {
+                return Err("max() arg is an empty sequence".to_owned());
             }
             Some(pretty(columns, rows))
         }
         "json" => {
             let failed = |class| format!("Object of type {class} is not JSON serializable");
-            Some(python::json(&objects(columns, rows, |value| value.json(true)).map_err(failed)?))
+            let words = Words::default();
+            let document = objects(columns, rows, |value| words.json(value)).map_err(failed)?;
+            Some(words.in_json(python::json(&document)))
         }
         "yaml" | "yml" => Some(as_yaml(columns, rows)?),
         _ => None,
@@ -47,7 +51,8 @@ pub fn pretty(columns: &[String], rows: &[Vec<Value>]) -> String {
     let numbered: Vec<String> = (1..=width).map(|number| format!("Field {number}")).collect();
     let names = if columns.is_empty() { &numbered } else { columns };
     let heads: Vec<Column<'_>> = names.iter().map(|name| Column::left(name)).collect();
-    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(Value::str).collect()).collect();
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|value| expanded(&value.str())).collect()).collect();
     grid("", &heads, &cells)
 }
 
@@ -59,34 +64,127 @@ fn objects<E>(columns: &[String], rows: &[Vec<Value>], read: impl Fn(&Value) -> 
     rows.iter().map(object).collect::<Result<Vec<_>, E>>().map(Json::Array)
 }
 
-/// YAML knows dates and binary data, which JSON does not: they stand in the document as words that are replaced
-/// afterwards.
 fn as_yaml(columns: &[String], rows: &[Vec<Value>]) -> Result<String, String> {
-    let words = std::cell::RefCell::new(Vec::new());
     let failed = |value: &Value| format!("('cannot represent an object', {})", value.repr());
-    fn read(
-        value: &Value,
-        words: &std::cell::RefCell<Vec<(String, String)>>,
-        failed: &dyn Fn(&Value) -> String,
-    ) -> Result<Json, String> {
-        match value {
-            Value::Object(object) if object.is_in_yaml => {
-                let word = format!("herdbareword{}x", words.borrow().len());
-                words.borrow_mut().push((word.clone(), object.shown.clone()));
-                Ok(Json::String(word))
+    let words = Words::default();
+    let document = objects(columns, rows, |value| words.yaml(value).map_err(failed))?;
+    Ok(words.in_yaml(yaml::block(&document)))
+}
+
+/// Tabs as blanks up to the next multiple of eight, in each line.
+fn expanded(text: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for c in text.chars() {
+        match c {
+            '\t' => {
+                let blanks = 8 - column % 8;
+                out.push_str(&" ".repeat(blanks));
+                column += blanks;
             }
-            Value::List(items) | Value::Tuple(items) => {
-                items.iter().map(|item| read(item, words, failed)).collect::<Result<Vec<_>, _>>().map(Json::Array)
+            '\n' | '\r' => {
+                out.push(c);
+                column = 0;
             }
-            other => other.json(true).map_err(|_| failed(other)),
+            _ => {
+                out.push(c);
+                column += 1;
+            }
         }
     }
-    let document = objects(columns, rows, |value| read(value, &words, &failed))?;
-    let mut text = yaml::block(&document);
-    for (word, shown) in words.into_inner() {
-        text = text.replacen(&word, &shown, 1);
+    out
+}
+
+/// Python writes more than our documents can hold: numbers that are none, dates, binary data. They stand there as
+/// words that are replaced afterwards.
+#[derive(Default)]
+struct Words(RefCell<Vec<(String, Stood)>>);
+
+/// What a word stands for.
+enum Stood {
+    /// This, without quotes.
+    Bare(String),
+    /// Binary data.
+    Bytes(Vec<u8>),
+}
+
+impl Words {
+    fn stand_in(&self, stood: Stood) -> Json {
+        let word = format!("herdbareword{}x", self.0.borrow().len());
+        self.0.borrow_mut().push((word.clone(), stood));
+        Json::String(word)
     }
-    Ok(text)
+
+    fn json(&self, value: &Value) -> Result<Json, &'static str> {
+        match value {
+            Value::Float(number) if !number.is_finite() => Ok(self.stand_in(Stood::Bare(
+                match () {
+                    () if number.is_nan() => "NaN",
+                    () if *number > 0.0 => "Infinity",
+                    () => "-Infinity",
+                }
+                .to_owned(),
+            ))),
+            Value::List(items) | Value::Tuple(items) => {
+                items.iter().map(|item| self.json(item)).collect::<Result<Vec<_>, _>>().map(Json::Array)
+            }
+            other => other.json(true),
+        }
+    }
+
+    /// `Err`: the value that cannot be shown.
+    fn yaml<'v>(&self, value: &'v Value) -> Result<Json, &'v Value> {
+        match value {
+            Value::Object(object) if object.is_in_yaml => Ok(self.stand_in(Stood::Bare(object.shown.clone()))),
+            Value::Bytes(bytes) => Ok(self.stand_in(Stood::Bytes(bytes.clone()))),
+            Value::Float(number) if !number.is_finite() => {
+                let shown = python::any_float(*number);
+                let shown = shown.strip_prefix('-').map_or(format!(".{shown}"), |shown| format!("-.{shown}"));
+                Ok(self.stand_in(Stood::Bare(shown)))
+            }
+            Value::List(items) | Value::Tuple(items) => {
+                items.iter().map(|item| self.yaml(item)).collect::<Result<Vec<_>, _>>().map(Json::Array)
+            }
+            other => other.json(true).map_err(|_| other),
+        }
+    }
+
+    fn in_json(self, mut text: String) -> String {
+        for (word, stood) in self.0.into_inner() {
+            if let Stood::Bare(shown) = stood {
+                text = text.replacen(&format!("\"{word}\""), &shown, 1);
+            }
+        }
+        text
+    }
+
+    fn in_yaml(self, mut text: String) -> String {
+        for (word, stood) in self.0.into_inner() {
+            let Some(at) = text.find(&word) else { continue };
+            let line = &text[text[..at].rfind('\n').map_or(0, |end| end + 1)..at];
+            let shown = match stood {
+                Stood::Bare(shown) => shown,
+                Stood::Bytes(bytes) => binary(&bytes, indent(line)),
+            };
+            text.replace_range(at..at + word.len(), &shown);
+        }
+        text
+    }
+}
+
+/// How far a block is indented whose line begins like this: two columns further than the key, or as far as the item.
+fn indent(before: &str) -> usize {
+    let start = before.find(|c| c != ' ' && c != '-').unwrap_or(before.len());
+    if start == before.len() { start } else { start + 2 }
+}
+
+/// Binary data in YAML.
+fn binary(bytes: &[u8], indent: usize) -> String {
+    const LINE: usize = 57;
+    if bytes.is_empty() {
+        return "!!binary \"\"".to_owned();
+    }
+    let lines = bytes.chunks(LINE).map(|line| format!("\n{}{}", " ".repeat(indent), base64(line)));
+    format!("!!binary |{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
@@ -113,7 +211,6 @@ mod tests {
         let table =
             "+---+------------+\n| n | d          |\n+---+------------+\n| 1 | 2026-11-20 |\n+---+------------+";
         assert_eq!(said(&["n", "d"], &rows, "pretty").unwrap().unwrap(), table);
-        assert_eq!(said(&["n", "n"], &rows, "pretty").unwrap_err(), "Field names must be unique");
         assert_eq!(said(&["n", "n"], &rows, "bogus"), Ok(None));
     }
 
@@ -124,5 +221,27 @@ mod tests {
         assert_eq!(said(&[], &rows, "json").unwrap().unwrap(), "[{}]");
         assert_eq!(said(&[], &rows, "yaml").unwrap().unwrap(), "- {}\n");
         assert!(said(&[], &rows, "pretty").unwrap().unwrap().contains("| Field 1 | Field 2 |"));
+    }
+
+    #[test]
+    fn what_json_and_yaml_alone_can_say() {
+        let rows = vec![vec![
+            value(&Type::FLOAT8, "NaN"),
+            value(&Type::FLOAT8_ARRAY, "{1,-Infinity}"),
+            value(&Type::BYTEA, "\\x00ff41"),
+            value(&Type::BYTEA_ARRAY, "{\"\\\\x41\",\"\\\\x\"}"),
+        ]];
+        assert_eq!(said(&["f", "g"], &rows, "json").unwrap().unwrap(), r#"[{"f": NaN, "g": [1.0, -Infinity]}]"#);
+        let text = "- a: .nan\n  b:\n  - 1.0\n  - -.inf\n  c: !!binary |\n    AP9B\n  d:\n  - !!binary |\n    QQ==\n  \
+                    - !!binary \"\"\n";
+        assert_eq!(said(&["a", "b", "c", "d"], &rows, "yaml").unwrap().unwrap(), text);
+        let failed = said(&["f", "g", "h"], &rows, "json").unwrap_err();
+        assert_eq!(failed, "Object of type bytes is not JSON serializable");
+    }
+
+    #[test]
+    fn tabs_are_as_wide_as_they_look() {
+        let table = pretty(&["t".to_owned()], &[vec![Value::Text("a\tb".to_owned())]]);
+        assert!(table.contains("| a       b |"), "{table}");
     }
 }
