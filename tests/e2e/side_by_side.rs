@@ -197,8 +197,11 @@ async fn wait(cluster: &Cluster, holds: impl Fn(&str) -> bool) {
 
 /// `remove`, with every wrong answer before the right ones. No agent runs any more; its keys stay as they were.
 pub fn remove(cluster: &Cluster, keys: &[(String, String)]) {
-    let fill = || keys.iter().for_each(|(key, value)| cluster.put_key(key, value));
     let words = ["remove", "e2e"];
+    keys.iter().for_each(|(key, value)| cluster.put_key(key, value));
+    // With whatever the agents wrote last; a key that is written anew belongs to no lease.
+    let keys = cluster.keys();
+    let fill = || keys.iter().for_each(|(key, value)| cluster.put_key(key, value));
     fill();
     let leader = keys.iter().find(|(key, _)| key.ends_with("/leader")).map(|(_, name)| name.clone()).unwrap();
     let aware = "Yes I am aware";
