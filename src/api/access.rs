@@ -150,9 +150,6 @@ pub(super) struct Caller<'a> {
 }
 
 fn server_tls(config: &RestApiConfig, cert: &str) -> Result<rustls::ServerConfig, TlsError> {
-    if config.ciphers.is_some() {
-        tracing::warn!("restapi.ciphers is ignored: only the safe suites of TLS 1.2 and 1.3 are offered");
-    }
     let ca = config.cafile.as_deref();
     let clients = match config.verify_client {
         VerifyClient::None => AskClients::Nothing,

@@ -417,6 +417,9 @@ impl RestApiConfig {
         };
         let tokens = section.text("server_tokens").map_or_else(|| "original".to_owned(), |text| text.to_lowercase());
         let queue = section.within("request_queue_size", 0, 4096).unwrap_or(5);
+        if section.text("ciphers").is_some() {
+            section.warn("ciphers", "restapi.ciphers is ignored: only the safe suites of TLS 1.2 and 1.3 are offered");
+        }
         Self {
             listen,
             connect_address,

@@ -104,6 +104,8 @@ fn ctl_falls_back_to_the_rest_interface() {
     let (config, findings) = build("restapi: {authentication: {username: u}}");
     assert_eq!(config.restapi.authentication, None);
     assert_eq!(findings, ["restapi.authentication needs both username and password; it is ignored (more.yml line 1)"]);
+    let (_, findings) = build("restapi: {ciphers: HIGH}");
+    assert!(findings[0].starts_with("restapi.ciphers is ignored") && findings[0].contains("line 1"), "{findings:?}");
 }
 
 #[test]
