@@ -9,7 +9,7 @@ use crate::seeds::in_paused_time;
 use crate::world::{Outcome, Plan, World, plain};
 
 /// How many such worlds are played.
-const WORLDS: u64 = 60;
+const WORLDS: u64 = 40;
 
 const INITIALIZE: &str = "/service/sim/initialize";
 
