@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::cluster::{ClusterView, InstanceState, MemberName, Role, ScheduledRestart};
+use crate::api::RunningAsLeader;
+use crate::cluster::{ClusterView, InstanceState, Lsn, MemberName, Role, ScheduledRestart};
 use crate::config::Dynamic;
 use crate::ha::{Decision, Memory, Node, Observation, Reply, RequestKind};
 
@@ -140,6 +141,19 @@ impl Board {
     /// Whether this agent surely leads now.
     pub fn leads(&self) -> bool {
         self.lease.leads()
+    }
+
+    /// A primary without the DCS asks whether it may lead on: for one ttl this member will not race then. Our WAL
+    /// position goes with the promise.
+    pub fn promise(&self, primary: MemberName) -> Result<Option<Lsn>, RunningAsLeader> {
+        // First the promise, then the look: the loop takes the key first and looks at promises then, so that one of
+        // the two sees the other.
+        self.update(|state| state.failsafe_ping = Some((primary, Instant::now())));
+        if self.leads() {
+            self.update(|state| state.failsafe_ping = None);
+            return Err(RunningAsLeader);
+        }
+        Ok(self.read(|state| state.instance.monitor.as_ref().map(|monitor| monitor.position())))
     }
 
     /// Keeps a decision for bug reports.

@@ -140,13 +140,6 @@ impl api::Node for AgentNode {
     }
 
     fn failsafe_ping(&self, ping: FailsafePing) -> Result<Option<Lsn>, RunningAsLeader> {
-        // First the promise, then the look: the loop takes the key first and looks at promises then, so that one of
-        // the two sees the other.
-        self.board.update(|state| state.failsafe_ping = Some((ping.name, Instant::now())));
-        if self.board.leads() {
-            self.board.update(|state| state.failsafe_ping = None);
-            return Err(RunningAsLeader);
-        }
-        Ok(self.board.read(|state| state.instance.monitor.as_ref().map(|monitor| monitor.position())))
+        self.board.promise(ping.name)
     }
 }
