@@ -47,6 +47,8 @@ pub(crate) struct Moving {
     pub(crate) delay_ms: u64,
     /// Share of the messages to and from the DCS that get lost, in percent.
     pub(crate) loss_percent: u64,
+    /// The DCS is stopped: connections to it are refused.
+    pub(crate) is_dcs_stopped: bool,
     /// The next starts of a member fail, or take this long.
     pub(crate) failing_starts: Vec<u32>,
     pub(crate) slow_start: Vec<Duration>,
@@ -98,6 +100,7 @@ impl Fleet {
                 lag_percent: 0,
                 delay_ms: 2,
                 loss_percent: 0,
+                is_dcs_stopped: false,
                 failing_starts: vec![0; n],
                 slow_start: vec![Duration::ZERO; n],
                 thawed: vec![None; n],

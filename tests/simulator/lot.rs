@@ -5,10 +5,12 @@ use std::time::Duration;
 use pgherd::cluster::{ReinitRequest, RestartRequest, Tags};
 use pgherd::ha::RequestKind;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::fleet::Local;
 use crate::sabotage::{Sabotage, TOO_SLOW};
+use crate::seeds::KNOWN;
 use crate::world::{Outcome, Plan, World};
 
 /// The DCS's clock and a member's differ by at most this, in thousandths. The lease's deadline leaves a sixth.
@@ -18,7 +20,13 @@ const DRIFT: u64 = 100;
 pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<String> {
     let mut chance = Chance::new(seed);
     let count = 3 + chance.index(3);
-    let config = config(&mut chance);
+    let mut config = config(&mut chance);
+    // A generator of its own: the other seeds stay what they are.
+    let mut outages = Chance::new(!seed);
+    let failsafe = outages.percent(33) && !KNOWN.contains(&seed);
+    if failsafe {
+        config["failsafe_mode"] = json!(true);
+    }
     let plan = Plan {
         locals: locals(&mut chance, count),
         drift: (0..count).map(|_| drift(&mut chance, sabotage)).collect(),
@@ -32,8 +40,11 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     world.fleet.moving().has_archive = chance.percent(75);
     world.until("birth", Duration::from_secs(120), World::is_healthy).await?;
     world.pass(Duration::from_secs(5)).await?;
-    let mut lot = Lot { chance, config, is_paused: false };
+    let mut lot = Lot { chance, config, is_paused: false, outages };
     for _ in 0..4 + lot.chance.below(8) {
+        if failsafe && lot.outages.percent(20) {
+            lot.outage(&mut world).await?;
+        }
         lot.event(&mut world).await?;
         let most = if lot.chance.percent(50) { 2_000 } else { 25_000 };
         world.pass(Duration::from_millis(20 + lot.chance.below(most))).await?;
@@ -129,6 +140,8 @@ struct Lot {
     chance: Chance,
     config: Value,
     is_paused: bool,
+    /// Draws what happens to the DCS where failsafe mode is on.
+    outages: Chance,
 }
 
 impl Lot {
@@ -348,6 +361,61 @@ impl Lot {
         world.pass(Duration::from_secs(15)).await
     }
 
+    /// The DCS is away for longer than a lease lives: stopped, hanging, or only out of the leader's sight.
+    async fn outage(&mut self, world: &mut World) -> Outcome {
+        let is_calm = self.outages.percent(50);
+        if is_calm {
+            self.everybody_hears(world).await?;
+        }
+        let ttl = self.config["ttl"].as_u64().unwrap();
+        let time = Duration::from_millis(1_000 * ttl + self.outages.below(1_000 * ttl));
+        // Judged is only what begins in good order: then nobody has a reason to refuse.
+        let leader = world.leader();
+        let judged = leader.filter(|_| is_calm && !self.is_paused && world.is_ready_for_failsafe());
+        match (self.outages.below(3), leader) {
+            (0, Some(leader)) => {
+                world.say(format!("no DCS for {}, by lot of failsafe mode", world.name(leader)));
+                world.dcs_reachable(leader, false);
+            }
+            (1, _) => {
+                world.say("the DCS is stopped");
+                world.fleet.moving().is_dcs_stopped = true;
+            }
+            _ => {
+                world.say("the DCS hangs");
+                (0..world.len()).for_each(|who| world.dcs_reachable(who, false));
+            }
+        }
+        let Some(leader) = judged else { return world.pass(time).await };
+        world.say(format!("{} must lead on for {time:?}", world.name(leader)));
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            world.pass(Duration::from_millis(100)).await?;
+            if world.writable() != Some(leader) {
+                return Err(world.failure("a primary that every member accepts does not lead on without the DCS"));
+            }
+        }
+        self.forget(world, leader).await
+    }
+
+    /// Members that have just promised are restarted, and then cut off from whom they have promised to.
+    async fn forget(&mut self, world: &mut World, leader: usize) -> Outcome {
+        if self.outages.percent(50) {
+            world.say(format!("all agents but the one of {} are killed and started", world.name(leader)));
+            for who in (0..world.len()).filter(|who| *who != leader) {
+                world.kill_agent(who);
+                world.start_agent(who);
+            }
+            world.isolate(leader, true);
+            world.fleet.moving().is_dcs_stopped = false;
+            (0..world.len()).filter(|who| *who != leader).for_each(|who| world.dcs_reachable(who, true));
+        } else if self.outages.percent(70) {
+            world.say("the DCS is back");
+            heal(world);
+        }
+        Ok(())
+    }
+
     async fn peace(&mut self, world: &mut World) -> Outcome {
         {
             let mut moving = world.fleet.moving();
@@ -377,6 +445,7 @@ fn heal(world: &World) {
         world.isolate(who, false);
     }
     let mut moving = world.fleet.moving();
+    moving.is_dcs_stopped = false;
     (moving.delay_ms, moving.loss_percent) = (5, 0);
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pgherd::agent::{Board, Configure, Configured, Ended, Lease, Peers, Ports, Rules, Runner, Stated};
 use pgherd::api::FailsafePing;
-use pgherd::cluster::{MemberName, PeerAnswer};
+use pgherd::cluster::{MemberName, PeerAnswer, Role, State};
 use pgherd::config::Dynamic;
 use pgherd::ha::{Decision, Memory, Node, Observation, Step};
 use pgherd::io::clock::Clock;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, Local};
@@ -58,11 +58,18 @@ impl Peers for SimPeers {
     async fn tell_failsafe(
         &self,
         members: &BTreeMap<MemberName, String>,
-        _ping: &FailsafePing,
+        ping: &FailsafePing,
         limit: Duration,
     ) -> BTreeMap<MemberName, Option<String>> {
-        sleep(limit).await;
-        members.keys().map(|name| (name.clone(), Some("timed out".to_owned()))).collect()
+        let told = members.keys().map(|name| async move {
+            for _ in 0..2 {
+                if let Ok(refusal) = timeout(limit / 2, self.tell(name, ping)).await {
+                    return (name.clone(), refusal);
+                }
+            }
+            (name.clone(), Some("timed out".to_owned()))
+        });
+        futures::future::join_all(told).await.into_iter().collect()
     }
 
     async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer> {
@@ -93,6 +100,43 @@ impl Peers for SimPeers {
         }
         answers
     }
+}
+
+impl SimPeers {
+    /// `POST /failsafe` to one member: nothing when it accepts. No answer may come, also of a promise that was given.
+    async fn tell(&self, name: &MemberName, ping: &FailsafePing) -> Option<String> {
+        let way = || {
+            let mut moving = self.fleet.moving();
+            let most = moving.delay_ms;
+            sleep(Duration::from_millis(moving.chance.below(most + 1)))
+        };
+        let other = self.fleet.index(name).unwrap();
+        way().await;
+        let life = Arc::clone(&self.lives.lock().unwrap()[other]);
+        if self.fleet.moving().cut[self.me][other] || life.is_frozen() {
+            std::future::pending::<()>().await;
+        }
+        let refusal = accepts(&life, ping).err();
+        way().await;
+        if self.fleet.moving().cut[other][self.me] {
+            std::future::pending::<()>().await;
+        }
+        refusal
+    }
+}
+
+/// What a member's REST API says to a primary that wants to lead on.
+fn accepts(life: &Life, ping: &FailsafePing) -> Result<(), String> {
+    let Some(board) = life.board.get().filter(|_| !life.is_over()) else { return Err("connection refused".into()) };
+    let state = board.state();
+    if !state.settings.failsafe_mode {
+        return Err("not in failsafe mode".into());
+    }
+    let is_primary = state.role == Role::Primary && state.instance.state == Some(State::Running);
+    if is_primary || board.promise(ping.name.clone()).is_err() {
+        return Err("running as a leader".into());
+    }
+    Ok(())
 }
 
 struct SimConfigure {
@@ -195,6 +239,7 @@ impl Member {
         };
         let runner = Runner::new(ports, config).deciding_by(rules(fleet, self.me, self.sabotage));
         let (lease, board) = (runner.lease(), runner.board());
+        assert!(life.board.set(Arc::clone(&board)).is_ok(), "a life has one agent");
         let leave = CancellationToken::new();
         let task = {
             let (life, leave) = (Arc::clone(&life), leave.clone());
@@ -217,6 +262,11 @@ impl Member {
         }
         self.again_at = None;
         self.fleet.moving().servers[self.me].operation = None;
+    }
+
+    /// The agent runs and is not suspended.
+    pub(crate) fn is_awake(&self) -> bool {
+        self.runs() && !self.life().is_frozen() && !self.is_machine_frozen
     }
 
     pub(crate) fn runs(&self) -> bool {

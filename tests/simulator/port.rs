@@ -29,8 +29,10 @@ pub(crate) const SYSTEM_ID: &str = "7710267184385916675";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// One life of an agent's process: it may be suspended, and it ends.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Life {
+    /// What its REST API works from.
+    pub(crate) board: std::sync::OnceLock<Arc<pgherd::agent::Board>>,
     is_over: AtomicBool,
     is_frozen: AtomicBool,
     sleepers: std::sync::Mutex<Vec<Waker>>,

@@ -40,6 +40,12 @@ pub(crate) enum Sabotage {
     StartAsPrimary,
     /// A server that does not start loses its data.
     RemoveOnFailedStart,
+    /// A primary without the DCS leads on although a member did not accept it.
+    LeadUnaccepted,
+    /// A member does not keep what it promised to a primary without the DCS.
+    ForgetPromise,
+    /// A restarted agent does not ask whom it may have promised.
+    SureAfterRestart,
     /// The stop of a demotion is never ordered.
     NoDemotion,
 }
@@ -62,6 +68,17 @@ impl Sabotage {
             Self::IgnorePause => seen.settings.pause = false,
             Self::SkipRewind if seen.done.divergence == Some(Divergence::Diverged) => {
                 seen.done.divergence = Some(Divergence::Consistent);
+            }
+            Self::LeadUnaccepted => {
+                seen.done.failsafe.iter_mut().flatten().for_each(|(_, refusal)| *refusal = None);
+            }
+            Self::ForgetPromise => seen.failsafe_ping = None,
+            Self::SureAfterRestart => {
+                if let Snapshot::Read(view) = &mut seen.view
+                    && view.leader.is_none()
+                {
+                    view.failsafe = None;
+                }
             }
             Self::IgnorePositions => {
                 for answer in seen.done.peers.iter_mut().flat_map(|peers| peers.values_mut()) {

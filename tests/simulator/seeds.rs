@@ -12,7 +12,7 @@ use crate::world::Failure;
 const SEEDS: Range<u64> = 0..2_000;
 
 /// Seeds that have found something once, whatever the range is.
-const KNOWN: &[u64] = &[
+pub(crate) const KNOWN: &[u64] = &[
     62, 250, 271, 622, 833, 1391, // a timeline made twice
     144, 862, 863, 1616, // a switchover that nobody took, or somebody without the votes
     540, 1987, // a restart asked of a server that was no standby, without the lock
@@ -120,5 +120,8 @@ mod faults {
         release_early ReleaseEarly [32];
         start_as_primary StartAsPrimary [91];
         no_demotion NoDemotion [42];
+        lead_unaccepted LeadUnaccepted [65];
+        forget_promise ForgetPromise [65];
+        sure_after_restart SureAfterRestart [52];
     }
 }

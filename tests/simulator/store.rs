@@ -78,6 +78,10 @@ impl SimDcs {
         let patience = *self.patience.lock().unwrap();
         let fate = self.fate();
         let lost = || Err(DcsError::unavailable("no answer in time"));
+        if self.fleet.moving().is_dcs_stopped {
+            sleep(Duration::from_millis(1)).await;
+            return Err(DcsError::unavailable("connection refused"));
+        }
         if fate.is_lost {
             sleep(patience).await;
             return lost();

@@ -247,6 +247,21 @@ impl World {
             })
     }
 
+    /// Healthy, everybody counts and answers, and nothing is asked of the leader: it may lead on without the DCS.
+    pub(crate) fn is_ready_for_failsafe(&self) -> bool {
+        let listed = self.store.get("/service/sim/failsafe").and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let counts = listed.as_ref().and_then(Value::as_object).is_some_and(|listed| listed.len() == self.len());
+        let knows = |who: usize| {
+            let state = self.board(who).map(|board| board.state());
+            state.is_some_and(|state| {
+                state.settings.failsafe_mode && state.failsafe.is_some_and(|all| all.len() == self.len())
+            })
+        };
+        let is_asked = self.store.get(FAILOVER).is_some_and(|text| text.len() > 2);
+        let everybody = (0..self.len()).all(|who| self.members[who].is_awake() && knows(who));
+        counts && everybody && !is_asked && self.is_healthy()
+    }
+
     /// Two leaders have made the same timeline, and this server has WAL of the other one: only an operator can tell it
     /// to throw that away.
     fn waits_for_reinit(&self, server: &Server, leader: &Server) -> bool {
