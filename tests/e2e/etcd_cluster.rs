@@ -15,7 +15,8 @@ const PROXY: usize = 2;
 
 /// Member 1 knows all servers, member 0 one of them, and member 2 takes that one for a proxy.
 async fn born(etcd: &EtcdNodes) -> Cluster {
-    let dynamic = json!({"ttl": 20, "loop_wait": 1, "retry_timeout": 3});
+    // An election in etcd takes a second or two, more on a busy machine; it must fit well into one operation.
+    let dynamic = json!({"ttl": 20, "loop_wait": 1, "retry_timeout": 8});
     let mut cluster = Cluster::new(Store::Elsewhere, &[Kind::Pgherd; 3], dynamic);
     let login = |mut section: Value| {
         section["username"] = "patroni".into();
