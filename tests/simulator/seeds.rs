@@ -117,7 +117,7 @@ mod faults {
         skip_rewind SkipRewind [8];
         names_before_sync NamesBeforeSync [203];
         unprepared_promotion UnpreparedPromotion [4];
-        release_early ReleaseEarly [32];
+        release_early ReleaseEarly [46];
         start_as_primary StartAsPrimary [91];
         no_demotion NoDemotion [42];
         lead_unaccepted LeadUnaccepted [65];
