@@ -12,7 +12,7 @@ use crate::config::{DcsConfig, OperatorConfig, Severity};
 use crate::dcs::connect::{Identity, connect};
 use crate::dcs::{Dcs, DcsError, Timing};
 
-use super::error::CtlError;
+use super::error::{About, CtlError};
 use super::exit::Exit;
 use super::outcome::Record;
 use super::own::Own;
@@ -212,11 +212,10 @@ impl<'a> Context<'a> {
             return Ok(());
         }
         let prefix = format!("/{}/{name}/", self.settings.namespace.trim_matches('/'));
-        let mut error = CtlError::new(format!("nothing is known of cluster {name} below {prefix}"))
+        let error = CtlError::new(format!("nothing is known of cluster {name} below {prefix}"))
             .ending(Exit::NotFound)
             .next("check the cluster's name and the namespace");
-        error.unknown_cluster = Some(name.to_owned());
-        Err(error)
+        Err(error.about(About::UnknownCluster(name.to_owned())))
     }
 
     /// The clusters of the namespace.
@@ -245,7 +244,7 @@ impl<'a> Context<'a> {
 
     /// The error for a misspelt cluster, with what may have been meant.
     pub async fn with_suggestion(&self, error: CtlError) -> CtlError {
-        let Some(name) = &error.unknown_cluster else { return error };
+        let Some(name) = error.unknown_cluster() else { return error };
         match self.suggest_cluster(name).await {
             Some(suggestion) => {
                 let hint = error.hint.clone().map(|hint| format!("; {hint}")).unwrap_or_default();

@@ -18,6 +18,15 @@ pub enum ErrorKind {
     ClosedPipe,
 }
 
+/// What an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A cluster that nothing is known of: perhaps its name is misspelt.
+    UnknownCluster(String),
+    /// One member, where a command has several.
+    Member(String),
+}
+
 /// Why a command stopped.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -30,10 +39,8 @@ pub struct CtlError {
     pub better: Option<String>,
     /// What to do next.
     pub hint: Option<String>,
-    /// A cluster that nothing is known of: perhaps its name is misspelt.
-    pub unknown_cluster: Option<String>,
-    /// The member that it is about, where a command has several.
-    pub member: Option<String>,
+    /// What it is about, where somebody goes on with that.
+    pub about: Option<Box<About>>,
     /// patronictl keeps the causes to itself.
     is_quiet: bool,
     #[source]
@@ -42,16 +49,7 @@ pub struct CtlError {
 
 impl CtlError {
     fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            better: None,
-            hint: None,
-            unknown_cluster: None,
-            member: None,
-            is_quiet: false,
-            source: None,
-        }
+        Self { kind, message: message.into(), better: None, hint: None, about: None, is_quiet: false, source: None }
     }
 
     /// A failure or a refusal. The message is what follows `Error: ` in patronictl, where it has one.
@@ -146,6 +144,22 @@ impl CtlError {
     pub fn next(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// What it is about.
+    pub fn about(mut self, about: About) -> Self {
+        self.about = Some(Box::new(about));
+        self
+    }
+
+    /// A cluster that nothing is known of.
+    pub fn unknown_cluster(&self) -> Option<&str> {
+        if let Some(About::UnknownCluster(name)) = self.about.as_deref() { Some(name) } else { None }
+    }
+
+    /// The member that it is about.
+    pub fn member(&self) -> Option<&str> {
+        if let Some(About::Member(name)) = self.about.as_deref() { Some(name) } else { None }
     }
 
     /// The cause.

@@ -203,7 +203,7 @@ async fn ours(context: &mut Context<'_>, command: &commands::Command) -> Result<
         context.choose_scope().await?;
     }
     match commands::run(context, command).await {
-        Err(error) if error.unknown_cluster.is_some() => Err(context.with_suggestion(error).await),
+        Err(error) if error.unknown_cluster().is_some() => Err(context.with_suggestion(error).await),
         result => result,
     }
 }

@@ -112,9 +112,9 @@ fn outcome(mut body: Map<String, Value>, notes: &Notes) -> Value {
 
 fn failure(mut body: Map<String, Value>, mut notes: Notes, error: &CtlError) -> Value {
     let end = error.end();
-    if let Some(name) = &error.member {
+    if let Some(name) = error.member().map(str::to_owned) {
         let reason = error.causes().join(": ");
-        notes.members.push(MemberOutcome { name: name.clone(), result: end.word(), reason, next: error.hint.clone() });
+        notes.members.push(MemberOutcome { name, result: end.word(), reason, next: error.hint.clone() });
     }
     let rest = json!({
         "message": error.better.as_ref().unwrap_or(&error.message),

@@ -108,18 +108,36 @@ async fn wait(cluster: &Cluster, what: &str, holds: impl Fn(&str) -> bool) {
 
 /// With the DCS silent or gone every command ends soon, says why on stderr, and fails.
 fn dead_dcs(cluster: &mut Cluster) {
+    run(cluster, &["list"]);
     cluster.freeze_store(true);
+    members_tell(cluster);
     commands_fail(cluster);
     cluster.freeze_store(false);
     cluster.stop_store();
+    members_tell(cluster);
     commands_fail(cluster);
+}
+
+/// The cluster can be looked at all the same: every agent says how its server is.
+fn members_tell(cluster: &Cluster) {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    let (out, err) = loop {
+        let output = cluster.ctl(&["list", "-f", "json"]);
+        let (out, err) = (stdout(&output), stderr(&output));
+        if output.status.success() {
+            break (out, err);
+        }
+        assert!(Instant::now() < give_up, "{out}\n{err}");
+    };
+    assert!(err.contains("the DCS does not answer"), "{err}");
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(list["clusters"][0]["source"], "members", "{out}");
+    assert!(list["clusters"][0]["members"].as_array().unwrap().len() == 3, "{out}");
 }
 
 fn commands_fail(cluster: &Cluster) {
     for args in [
-        &["list"] as &[&str],
-        &["topology"],
-        &["history"],
+        &["history"] as &[&str],
         &["show-config"],
         &["edit-config", "-s", "ttl=30", "--force"],
         &["switchover", "--force"],

@@ -534,6 +534,7 @@ impl Cluster {
 
     fn tool(&self, mut command: Command, args: &[&str]) -> Output {
         command.arg("-c").arg(self.path("ctl.yml")).args(args).env("COLUMNS", "200").stdin(Stdio::null());
+        command.env("XDG_CACHE_HOME", self.path("cache"));
         command.output().expect("the command runs")
     }
 

@@ -7,6 +7,7 @@ use crate::cluster::{ClusterView, MemberName};
 use crate::ctl::advice::next_step;
 use crate::ctl::delivery::{Delivery, Request, Verb};
 use crate::ctl::desk::Desk;
+use crate::ctl::error::About;
 use crate::ctl::plan::Pace;
 use crate::ctl::restarting::{self, Asked, Restart};
 use crate::ctl::targets::{self, RoleFilter, Wanted};
@@ -152,7 +153,6 @@ pub(super) fn unanswered(action: &str, name: &MemberName, delivery: Delivery, re
         rest => format!("; not asked: {}", targets::listed(rest)),
     };
     let error = CtlError::new(what).ending(end).because(why);
-    let mut error = error.next(format!("see whether the agent of {name} runs and is reachable{rest}"));
-    error.member = Some(name.to_string());
-    error
+    let error = error.next(format!("see whether the agent of {name} runs and is reachable{rest}"));
+    error.about(About::Member(name.to_string()))
 }
