@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cluster::{FailoverKey, Lsn, Member, MemberName, PeerAnswer, SystemId};
+use crate::cluster::{FailoverKey, Lsn, Member, MemberName, PeerAnswer, Role, SystemId};
 
 use super::context::Context;
 use super::decision::Step;
@@ -49,17 +49,17 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
             Some(decided) => return decided,
         }
     }
-    if cx.is_starting() {
+    if cx.is_starting() || is_barred_by_failsafe(cx) {
         return Race::StandBack;
-    }
-    if let Some(barred) = barred_by_failsafe(cx) {
-        return barred;
     }
     if cx.is_primary() {
         return running_primary(cx, view.system_id()).into();
     }
     if cx.is_paused() || nofailover {
         return Race::StandBack;
+    }
+    if let Some(decided) = forgotten_promise(cx) {
+        return decided;
     }
     if let Some(request) = &request {
         if request.is_switchover() && cx.is_sync_active() && !view.sync.matches(cx.me()) {
@@ -84,36 +84,19 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
 
 /// In failsafe mode a primary without DCS that can reach us goes on leading, whatever the DCS says; and a member the
 /// last leader did not count must not race.
-fn barred_by_failsafe(cx: &mut Context<'_>) -> Option<Race> {
+fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
     if !cx.settings().failsafe_mode {
-        return None;
+        return false;
     }
     if has_promised(cx) {
-        return Some(Race::StandBack);
+        return true;
     }
-    let topology = cx.view().and_then(|view| view.failsafe.clone()).filter(|known| !known.is_empty())?;
-    if !topology.contains_key(cx.me()) {
+    let topology = cx.view().and_then(|view| view.failsafe.as_ref());
+    let uncounted = topology.is_some_and(|known| !known.is_empty() && !known.contains_key(cx.me()));
+    if uncounted {
         cx.info("not racing: the last leader did not count this node among the members (failsafe mode)");
-        return Some(Race::StandBack);
     }
-    may_have_promised(cx, &topology)
-}
-
-/// An agent that has just started may have promised something before. Whoever it may have promised it to would say that
-/// it leads; a member that says nothing is waited for until no promise can count any more.
-fn may_have_promised(cx: &mut Context<'_>, topology: &BTreeMap<MemberName, String>) -> Option<Race> {
-    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
-    if cx.now() >= ttl_ms || cx.is_primary() || topology.len() == 1 {
-        return None;
-    }
-    let Some(answers) = ask_everybody(cx) else { return Some(Race::Asking) };
-    let answered = |name: &MemberName| matches!(answers.get(name), Some(PeerAnswer::Answered { .. }));
-    let silent = topology.keys().find(|name| *name != cx.me() && !answered(name))?.clone();
-    cx.info(format!(
-        "not racing: this agent has just started, and {silent} does not answer, which it may have promised before to \
-         let lead (failsafe mode)"
-    ));
-    Some(Race::StandBack)
+    uncounted
 }
 
 /// We have told a primary without DCS that it may lead on, and what we promised still counts. It may have asked while we
@@ -126,6 +109,38 @@ pub(super) fn has_promised(cx: &mut Context<'_>) -> bool {
         cx.info(format!("not racing: {name} leads in failsafe mode"));
     }
     counts
+}
+
+/// An agent that was started less than a ttl ago does not know what the one before it has promised. It races only if
+/// every member that the last leader counted is seen to be no primary. `None`: nothing can have been forgotten.
+fn forgotten_promise(cx: &mut Context<'_>) -> Option<Race> {
+    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
+    let left_ms = ttl_ms.saturating_sub(cx.now());
+    let counted = counted(cx)?;
+    let me = cx.me();
+    if left_ms == 0 || counted.keys().all(|name| name == me) {
+        return None;
+    }
+    let view = cx.view()?;
+    let Some(answers) = ask_everybody(cx) else { return Some(Race::Asking) };
+    let may_lead = |name: &&MemberName| {
+        // Whoever has been demoted said so itself, in the DCS that a leader by promises cannot reach.
+        let has_stepped_down = view.member(name).is_some_and(|member| member.role() == Some(Role::Demoted));
+        let is_standby = matches!(answers.get(*name), Some(PeerAnswer::Answered { in_recovery: true, .. }));
+        *name != me && !is_standby && !has_stepped_down
+    };
+    let other = counted.keys().find(may_lead)?;
+    cx.info(format!(
+        "not racing yet: before its start this node may have promised {other}, which is not seen to be a standby, that \
+         it may lead on (failsafe mode)"
+    ));
+    cx.wake_within(left_ms);
+    Some(Race::StandBack)
+}
+
+/// The members that the last leader counted; nobody when failsafe mode is off.
+fn counted<'a>(cx: &Context<'a>) -> Option<&'a BTreeMap<MemberName, String>> {
+    cx.view().filter(|_| cx.settings().failsafe_mode)?.failsafe.as_ref()
 }
 
 /// A primary that runs in an unlocked cluster just takes the key, unless the cluster has moved on without it.
@@ -447,7 +462,10 @@ fn limitation(answer: Option<&PeerAnswer>) -> Option<&'static str> {
 fn ask_everybody<'a>(cx: &mut Context<'a>) -> Option<&'a BTreeMap<MemberName, PeerAnswer>> {
     let me = cx.me().clone();
     let peers = cx.memory.known_members.values().filter(|member| member.name != me);
-    let addresses = peers.filter_map(|member| Some((member.name.clone(), member.api_url()?.to_owned()))).collect();
+    // Whoever was counted may lead without the DCS, where its own key has expired.
+    let mut addresses = counted(cx).cloned().unwrap_or_default();
+    addresses.extend(peers.filter_map(|member| Some((member.name.clone(), member.api_url()?.to_owned()))));
+    addresses.remove(&me);
     cx.ask(addresses)
 }
 

@@ -85,13 +85,17 @@ async fn the_operators_day() {
     // Patroni's tool, side by side with ours.
     side_by_side::sql(&cluster);
     side_by_side::flush(&cluster).await;
+
+    dead_dcs(&mut cluster);
+    cluster.start_store();
+    cluster.wait_healthy(LONG).await;
+
+    // Nothing is left.
     let keys = cluster.keys();
     for i in 0..3 {
         cluster.terminate_agent(i, LONG);
     }
     side_by_side::remove(&cluster, &keys);
-
-    dead_dcs(&mut cluster);
 }
 
 async fn wait(cluster: &Cluster, what: &str, holds: impl Fn(&str) -> bool) {

@@ -1,4 +1,6 @@
-//! Failsafe mode: who leads on without the DCS, and who stands back for it.
+//! Failsafe mode: who leads on without the DCS, and what its promise is to the member that gave it.
+
+use std::collections::BTreeMap;
 
 use super::*;
 
@@ -64,33 +66,51 @@ fn failsafe_mode_bars_the_race_while_a_primary_says_it_leads() {
     assert!(decision.notes.iter().any(|note| note.text == "not racing: a leads in failsafe mode"));
 }
 
+fn topology(names: &[&str]) -> BTreeMap<MemberName, String> {
+    names.iter().map(|name| ((*name).into(), format!("http://{name}:8008/patroni"))).collect()
+}
+
 #[test]
-fn an_agent_that_has_just_started_may_have_promised_something_to_whoever_does_not_answer() {
-    let unlocked = || {
-        let mut view = cluster().unlocked().build();
-        view.failsafe = Some(["a", "b", "c"].map(|name| (name.into(), format!("http://{name}"))).into());
-        view
+fn an_agent_that_was_just_started_asks_everybody_it_may_have_promised() {
+    let young = |seen: &mut Observation| {
+        seen.settings.failsafe_mode = true;
+        seen.now_ms = 4_000;
     };
-    let decided = |now_ms: u64, is_primary: bool, answers: &[(&str, PeerAnswer)]| {
-        let answers: std::collections::BTreeMap<MemberName, PeerAnswer> =
-            answers.iter().map(|(name, answer)| ((*name).into(), answer.clone())).collect();
-        let young = |seen: &mut Observation| {
-            seen.settings.failsafe_mode = true;
-            seen.now_ms = now_ms;
-        };
-        let decision = scene("b", unlocked()).running(is_primary).with(young).decide();
-        let asks = decision.steps.iter().any(|step| matches!(step, Step::AskPeers(_)));
-        let told = |seen: &mut Observation| {
-            young(seen);
-            seen.done.peers = Some(answers.clone());
-        };
-        let decision = scene("b", unlocked()).running(is_primary).with(told).decide();
-        (asks, decision.steps.contains(&Step::AcquireLeader))
+    let unlocked = || cluster().unlocked().with(|view| view.failsafe = Some(topology(&["a", "b", "d"])));
+    let forgotten = |decision: &Decision| {
+        decision.notes.iter().any(|note| note.text.starts_with("not racing yet: before its start this node"))
     };
-    let silent = [("a", PeerAnswer::Unreachable("timed out".into())), ("c", answer(0))];
-    let all = [("a", answer(0)), ("c", answer(0))];
-    assert_eq!(decided(1_000, false, &silent), (true, false), "a may lead by our promise");
-    assert_eq!(decided(1_000, false, &all), (true, true), "both say that they do not lead");
-    assert_eq!(decided(31_000, false, &silent), (true, true), "no promise is that old");
-    assert_eq!(decided(1_000, true, &silent), (false, true), "a primary has promised nothing");
+    // The key of `d` has expired, but it may lead without the DCS.
+    let decision = scene("b", unlocked().build()).running(false).with(young).decide();
+    let [Step::AskPeers(asked)] = &decision.steps[..] else { panic!("{:?}", decision.steps) };
+    assert_eq!(asked.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["a", "c", "d"]);
+    let decision = scene("b", unlocked().build()).running(false).with(young).play(&[level_peers, follows]);
+    assert!(forgotten(&decision), "{:?}", decision.notes);
+    assert!(matches!(decision.wake_after_ms, Some(25_000..=26_000)), "{:?}", decision.wake_after_ms);
+
+    // A candidate by name is bound by what it may have promised, too.
+    let named = scene("b", unlocked().failover(Some("d"), Some("b")).build()).running(false).with(young);
+    assert!(forgotten(&{ named }.play(&[level_peers, follows])));
+
+    // Everybody answers, or has stepped down, or the start is long ago, or the mode is off.
+    let complete = |done: &mut Done| {
+        level_peers(done);
+        done.peers.as_mut().unwrap().insert("d".into(), answer(1000));
+    };
+    let decision =
+        scene("b", unlocked().build()).running(false).with(young).with(|seen| complete(&mut seen.done)).decide();
+    assert!(decision.steps.contains(&Step::AcquireLeader), "{:?}", decision.steps);
+    let demoted = unlocked().with(|view| {
+        view.failsafe = Some(topology(&["a", "b"]));
+        for member in &mut view.members {
+            member.data.insert("role".into(), json!("demoted"));
+        }
+    });
+    let peers = |seen: &mut Observation| dead_leader(&mut seen.done);
+    let decision = scene("b", demoted.build()).running(false).with(young).with(peers).decide();
+    assert!(decision.steps.contains(&Step::AcquireLeader), "{:?}", decision.steps);
+    for change in [(|seen| seen.now_ms = 30_000) as fn(&mut Observation), |seen| seen.settings.failsafe_mode = false] {
+        let decision = scene("b", unlocked().build()).running(false).with(young).with(change).with(peers).decide();
+        assert!(decision.steps.contains(&Step::AcquireLeader), "{:?}", decision.steps);
+    }
 }
