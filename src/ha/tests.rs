@@ -431,6 +431,29 @@ fn a_switchover_in_quorum_mode_keeps_to_the_votes() {
 }
 
 #[test]
+fn a_former_primary_that_is_being_rewound_is_left_to_it() {
+    let during = |task: Task| {
+        let running = RunningTask { task, since_ms: 99_000, progress: None };
+        scene("b", cluster().build())
+            .with(|seen| seen.task = Some(running))
+            .remembering(|memory| memory.role = Some(Role::Primary))
+            .decide()
+    };
+    for task in [Task::Rewind { leader: crate::cluster::Upstream::default() }, Task::CrashRecovery] {
+        let decision = during(task);
+        assert!(!decision.steps.contains(&Step::CancelTask), "{:?}", decision.steps);
+        assert_eq!(decision.memory.demotion, None);
+    }
+    let start = Task::Start {
+        action: "starting after an error".into(),
+        recovery: Recovery::None,
+        role: Role::Primary,
+        timeout_ms: None,
+    };
+    assert!(during(start).steps.contains(&Step::CancelTask), "it would come up as a second primary");
+}
+
+#[test]
 fn the_key_is_released_when_a_candidate_has_the_shutdown_checkpoint() {
     let task =
         Task::Stop { action: "switchover: demote".into(), mode: StopMode::Fast, checkpoint: true, timeout_ms: None };

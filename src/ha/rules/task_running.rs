@@ -24,7 +24,7 @@ pub(in crate::ha) fn task_running(cx: &mut Context<'_>) -> Option<Flow> {
             cx.step(Step::CancelTask);
             return Flow::end(Line::LostLeaderBeforePromote);
         }
-        if cx.role() == Some(Role::Primary) {
+        if cx.role() == Some(Role::Primary) && (cx.is_alive() || !works_on_stopped(&running.task)) {
             cx.info(format!("Demoting primary during {action}"));
             cx.step(Step::CancelTask);
             cx.demote(DemoteMode::ImmediateNolock, &action);
@@ -35,6 +35,12 @@ pub(in crate::ha) fn task_running(cx: &mut Context<'_>) -> Option<Flow> {
         cx.info("not healthy enough for leader race");
     }
     Flow::end(Reason::InProgress { action })
+}
+
+/// These serve no client, and half of one is worth less than none: the data of a `pg_rewind` that was cut short may not
+/// even be fit for another one.
+fn works_on_stopped(task: &Task) -> bool {
+    matches!(task, Task::Rewind { .. } | Task::CrashRecovery | Task::Clone { .. })
 }
 
 fn kept(cx: &mut Context<'_>, task: &Task, since_ms: u64, action: String) -> Option<Flow> {
