@@ -91,8 +91,7 @@ fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
     if has_promised(cx) {
         return true;
     }
-    let topology = cx.view().and_then(|view| view.failsafe.as_ref());
-    let uncounted = topology.is_some_and(|known| !known.is_empty() && !known.contains_key(cx.me()));
+    let uncounted = is_uncounted(cx, cx.me());
     if uncounted {
         cx.info("not racing: the last leader did not count this node among the members (failsafe mode)");
     }
@@ -136,6 +135,11 @@ fn forgotten_promise(cx: &mut Context<'_>) -> Option<Race> {
     ));
     cx.wake_within(left_ms);
     Some(Race::StandBack)
+}
+
+/// Barred from the race itself, so it cannot hold up anybody else.
+fn is_uncounted(cx: &Context<'_>, name: &MemberName) -> bool {
+    counted(cx).is_some_and(|counted| !counted.is_empty() && !counted.contains_key(name))
 }
 
 /// The members that the last leader counted; nobody when failsafe mode is off.
@@ -298,6 +302,9 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
         cx.warn(format!("Primary ({name}) is still alive"));
         tally.lost = true;
         return cx.pass_over(name, "is a running primary");
+    }
+    if !votes && is_uncounted(cx, name) {
+        return cx.pass_over(name, "not counted by the last leader (failsafe mode)");
     }
     if *position > tally.own {
         tally.ahead += 1;

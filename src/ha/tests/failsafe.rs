@@ -114,3 +114,24 @@ fn an_agent_that_was_just_started_asks_everybody_it_may_have_promised() {
         assert!(decision.steps.contains(&Step::AcquireLeader), "{:?}", decision.steps);
     }
 }
+
+#[test]
+fn a_member_that_the_last_leader_did_not_count_holds_nobody_up() {
+    let view = cluster().unlocked().with(|view| view.failsafe = Some(topology(&["b", "c"])));
+    let seen = |mode: bool, is_standby: bool| {
+        let change = move |seen: &mut Observation| {
+            seen.settings.failsafe_mode = mode;
+            level_peers(&mut seen.done);
+            let mut ahead = answer(9000);
+            if let PeerAnswer::Answered { in_recovery, .. } = &mut ahead {
+                *in_recovery = is_standby;
+            }
+            seen.done.peers.as_mut().unwrap().insert("a".into(), ahead);
+        };
+        let decision = scene("b", view.clone().build()).running(false).with(change).decide();
+        decision.steps.contains(&Step::AcquireLeader)
+    };
+    assert!(seen(true, true), "it is barred from the race itself");
+    assert!(!seen(true, false), "a running primary is something else");
+    assert!(!seen(false, true), "without failsafe mode it may lead");
+}
