@@ -5,7 +5,7 @@
 //! checked: extensions and other tools keep their settings in the same file.
 
 mod checks;
-mod python;
+pub mod python;
 mod table;
 mod walk;
 

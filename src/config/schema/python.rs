@@ -28,7 +28,7 @@ fn is_secret(key: &str) -> bool {
 
 fn repr(value: &Value) -> String {
     match value {
-        Value::String(text) => quoted(text),
+        Value::String(text) => repr_text(text),
         Value::Array(items) => format!("[{}]", items.iter().map(repr).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => repr_map(map),
         value => text(value),
@@ -38,27 +38,39 @@ fn repr(value: &Value) -> String {
 fn repr_map(map: &Map<String, Value>) -> String {
     let pair = |(key, value): (&String, &Value)| {
         let value = if is_secret(key) { "***".to_owned() } else { repr(value) };
-        format!("{}: {value}", quoted(key))
+        format!("{}: {value}", repr_text(key))
     };
     format!("{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(", "))
 }
 
-fn quoted(text: &str) -> String {
+/// `repr` of a text.
+pub fn repr_text(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let mut out = String::from(quote);
+    let mut quoted = String::from(quote);
     for c in text.chars() {
         match c {
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c == quote => out.extend(['\\', c]),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c if c == quote => quoted.extend(['\\', c]),
+            c if is_printable(c) => quoted.push(c),
+            c if u32::from(c) < 0x100 => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if u32::from(c) < 0x1_0000 => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
-    out.push(quote);
-    out
+    quoted.push(quote);
+    quoted
+}
+
+/// What Python shows as it is: neither control nor format characters, private ones, or blanks other than the usual.
+fn is_printable(c: char) -> bool {
+    let is_blank = c.is_whitespace() && c != ' ';
+    let is_format = matches!(u32::from(c), 0xad | 0x600..=0x605 | 0x61c | 0x200b..=0x200f | 0x202a..=0x202e
+        | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb | 0xe0001..=0xe007f);
+    let is_private = matches!(u32::from(c), 0xe000..=0xf8ff | 0xf_0000..=0x10_ffff);
+    !(c.is_control() || is_blank || is_format || is_private)
 }
 
 #[cfg(test)]

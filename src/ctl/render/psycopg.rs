@@ -1,6 +1,7 @@
 //! What a value of a query's answer looks like to a Python program, and so to whoever reads patronictl's output: the
 //! server's text, read by type, written as Python's `str`, `repr`, `json` and `yaml` would.
 
+use crate::config::schema::python::repr_text;
 use serde_json::Value as Json;
 use tokio_postgres::types::{Kind, Type};
 
@@ -137,7 +138,7 @@ impl Value {
             Self::Int(digits) => digits.clone(),
             Self::Float(number) => python::any_float(*number),
             Self::Decimal(text) => format!("Decimal('{}')", decimal(text)),
-            Self::Text(text) | Self::Odd(text, _) => python::repr_text(text),
+            Self::Text(text) | Self::Odd(text, _) => repr_text(text),
             Self::Bytes(bytes) => python::repr_bytes(bytes),
             Self::Json(json) => python::repr(json),
             Self::Object(object) => object.made.clone(),

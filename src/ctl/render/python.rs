@@ -1,5 +1,6 @@
 //! What Python and its libraries do to text, as far as patronictl's output shows it.
 
+use crate::config::schema::python::repr_text;
 use serde_json::Value;
 
 /// `json.dumps`: one line, blanks after `,` and `:`, only ASCII.
@@ -58,36 +59,6 @@ pub fn any_float(number: f64) -> String {
         n if n.is_infinite() => if n > 0.0 { "inf" } else { "-inf" }.to_owned(),
         n => float(n),
     }
-}
-
-/// `repr` of a text.
-pub fn repr_text(text: &str) -> String {
-    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
-    let mut quoted = String::from(quote);
-    for c in text.chars() {
-        match c {
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c if c == quote => quoted.extend(['\\', c]),
-            c if is_printable(c) => quoted.push(c),
-            c if u32::from(c) < 0x100 => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if u32::from(c) < 0x1_0000 => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
-        }
-    }
-    quoted.push(quote);
-    quoted
-}
-
-/// What Python shows as it is: neither control nor format characters, private ones, or blanks other than the usual.
-fn is_printable(c: char) -> bool {
-    let is_blank = c.is_whitespace() && c != ' ';
-    let is_format = matches!(u32::from(c), 0xad | 0x600..=0x605 | 0x61c | 0x200b..=0x200f | 0x202a..=0x202e
-        | 0x2060..=0x206f | 0xfeff | 0xfff9..=0xfffb | 0xe0001..=0xe007f);
-    let is_private = matches!(u32::from(c), 0xe000..=0xf8ff | 0xf_0000..=0x10_ffff);
-    !(c.is_control() || is_blank || is_format || is_private)
 }
 
 /// `repr` of bytes.

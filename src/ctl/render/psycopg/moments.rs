@@ -1,6 +1,7 @@
 //! Dates, times and intervals.
 
-use super::{Object, Value, python};
+use super::{Object, Value};
+use crate::config::schema::python::repr_text;
 
 /// `2026-11-20` to year, month, day. `None`: written in another style.
 fn day(text: &str) -> Option<(u32, u32, u32)> {
@@ -69,7 +70,7 @@ fn object(shown: String, made: String, class: &'static str) -> Value {
 
 /// Moments before the year 1 and after 9999.
 fn odd(what: &str, text: &str) -> Option<Value> {
-    let quoted = python::repr_text(text);
+    let quoted = repr_text(text);
     let is_long = text.split([' ', '-']).next().is_some_and(|year| year.len() > 4 && year.parse::<u64>().is_ok());
     if text == "infinity" || (is_long && !text.ends_with("BC")) {
         return Some(Value::Odd(text.to_owned(), format!("{what} too large (after year 10K): {quoted}")));
@@ -86,7 +87,7 @@ pub(super) fn date(text: &str) -> Option<Value> {
 pub(super) fn time(text: &str) -> Option<Value> {
     let at = clock(text)?;
     if at.0 > 23 {
-        let why = format!("can't parse time {}: hour must be in 0..23", python::repr_text(text));
+        let why = format!("can't parse time {}: hour must be in 0..23", repr_text(text));
         return Some(Value::Odd(text.to_owned(), why));
     }
     Some(object(shown_clock(at), format!("datetime.time({})", made_clock(at)), "time"))
@@ -96,7 +97,7 @@ pub(super) fn timetz(text: &str) -> Option<Value> {
     let (time, zone) = offset(text)?;
     let at = clock(time)?;
     if at.0 > 23 {
-        let why = format!("can't parse timetz {}: hour must be in 0..23", python::repr_text(text));
+        let why = format!("can't parse timetz {}: hour must be in 0..23", repr_text(text));
         return Some(Value::Odd(text.to_owned(), why));
     }
     let seconds = offset_seconds(zone)?;
