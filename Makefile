@@ -9,6 +9,8 @@ export CLIPPY_CONF_DIR := $(CURDIR)/.ci
 test unit-and-stories: export PGHERD_TEST_NO_SKIP := 1
 # The same cases in every run: a run that fails is a change that failed. Others: PROPTEST_RNG_SEED=n, SEED=n, SEEDS=a..b.
 test unit-and-stories: export PROPTEST_RNG_SEED ?= 1
+# What failed is said by the message of the failed test; a trace through the runtime only pushes it out of sight.
+test unit-and-stories: export RUST_BACKTRACE := 0
 FMT := --config-path .ci/rustfmt.toml
 NEXTEST := --config-file .ci/nextest.toml
 

@@ -348,6 +348,9 @@ async fn a_hundred_broken_requests_are_answered_and_the_agent_goes_on() {
     });
     cluster.start(0);
     cluster.wait_healthy(Duration::from_secs(120)).await;
+    // What the leader has just written it knows once it has read it back.
+    let is_known = async || cluster.get(0, "/config").await.is_some_and(|(code, _)| code == 200);
+    cluster.until("the configuration is known", Duration::from_secs(60), is_known).await;
     let (port, before) = (cluster.members[0].api_port, cluster.get(0, "/config").await.unwrap());
     let (agent, postmaster) = (cluster.agent(0), cluster.postmaster(0));
 

@@ -5,6 +5,7 @@
 //! or a closed connection.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -51,6 +52,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// For the client to take the answer.
     pub drain: Duration,
+    /// For the client to hang up after its last answer.
+    pub linger: Duration,
     /// For requests under way when the server is told to end.
     pub grace: Duration,
 }
@@ -63,6 +66,7 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             body_bytes: 4 << 20,
             drain: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
             grace: Duration::from_secs(2),
         }
     }
@@ -212,7 +216,7 @@ impl Server {
         let is_answering = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
             let (answered, is_answering) = (&answered, &is_answering);
-            async move {
+            Box::pin(async move {
                 is_answering.store(true, Ordering::Relaxed);
                 // An open connection must not outlive a change of who may do what.
                 let settings = Arc::clone(&self.settings.borrow());
@@ -226,7 +230,7 @@ impl Server {
                 is_answering.store(false, Ordering::Relaxed);
                 answered.send_replace(true);
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let mut connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -236,22 +240,26 @@ impl Server {
             .serve_connection(TokioIo::new(stream), service);
         let ended = tokio::select! {
             biased;
-            ended = &mut connection => ended,
+            ended = poll_fn(|context| connection.poll_without_shutdown(context)) => ended,
             () = self.too_slow(answers, &is_answering) => {
                 return tracing::debug!(%address, "the client did not take its answer");
             }
         };
-        let Err(error) = ended else { return };
-        tracing::debug!(%address, %error, "REST connection ended early");
         let parts = connection.into_parts();
-        let code = match &parts.read_buf[..] {
-            // Whoever has begun a request is waiting for its answer; an idle connection ends without one.
-            [_, ..] if error.is_timeout() => StatusCode::REQUEST_TIMEOUT,
-            [b'P', b'R', b'I', b' ', ..] => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            _ => return,
-        };
-        let answer = bare_answer(code);
-        let _ = tokio::time::timeout(self.limits.grace, parts.io.into_inner().write_all(answer.as_bytes())).await;
+        let mut stream = parts.io.into_inner();
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "REST connection ended early");
+            let code = match &parts.read_buf[..] {
+                // Whoever has begun a request is waiting for its answer; an idle connection ends without one.
+                [_, ..] if error.is_timeout() => Some(StatusCode::REQUEST_TIMEOUT),
+                [b'P', b'R', b'I', b' ', ..] => Some(StatusCode::HTTP_VERSION_NOT_SUPPORTED),
+                _ => None,
+            };
+            if let Some(answer) = code.map(bare_answer) {
+                let _ = tokio::time::timeout(self.limits.grace, stream.write_all(answer.as_bytes())).await;
+            }
+        }
+        let _ = tokio::time::timeout(self.limits.linger, part_with(stream)).await;
     }
 
     /// Ends when an answer was given long ago and no request came after it.
@@ -347,6 +355,15 @@ impl Server {
 fn may_ask_again(request: &Request<Incoming>) -> bool {
     let is_patroni = request.headers().get(USER_AGENT).is_some_and(|name| name.as_bytes().starts_with(b"Patroni/"));
     matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) && !is_patroni
+}
+
+/// Closes a connection so that the last answer arrives: whoever is still sending (a body that is refused for its
+/// length) is heard out, since closing over unread bytes makes the client's system throw the answer away.
+async fn part_with(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut unread = [0; 4096];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// An error page for which there is no request to answer, because its head did not come in time or makes no sense.

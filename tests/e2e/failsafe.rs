@@ -50,7 +50,8 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     cluster.wait_healthy(LONG).await;
     assert_eq!((cluster.leader().await, writer.interruptions()), (Some(0), 0), "{}", cluster.dump());
 
-    // The DCS is stopped, and one member cannot be asked.
+    // The DCS is stopped, and one member that counts (again, since its key came back) cannot be asked.
+    wait_topology(&cluster).await;
     cluster.signal_agent(1, "STOP");
     cluster.stop_store();
     cluster.wait_log(0, "demoting self because DCS is not accessible and I was a leader", LONG).await;

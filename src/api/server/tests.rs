@@ -425,7 +425,7 @@ async fn over_a_pipe(node: FakeNode, request: &str) -> (String, Duration) {
     let begun = tokio::time::Instant::now();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
     let serving = server.exchange(theirs, address, false);
-    let asking = async {
+    let asking = async move {
         ours.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let _ = ours.read_to_end(&mut answer).await;
