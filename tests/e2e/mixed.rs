@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Kind, Store};
+use crate::harness::{Cluster, Kind, Store, stderr};
 use crate::writer::{Writer, assert_nothing_lost};
 
 const LONG: Duration = Duration::from_secs(90);
@@ -60,6 +60,36 @@ async fn leaders_change_in_both_directions_in_every_mode() {
     }
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     assert_nothing_lost(&cluster, writer.finish().await).await;
+    maintenance_holds_for_both(&mut cluster).await;
+}
+
+/// In maintenance mode a server that dies stays down whoever leads, each kind makes way for the other by hand only, and
+/// the slots on the primary are the other member's.
+async fn maintenance_holds_for_both(cluster: &mut Cluster) {
+    let run = |cluster: &Cluster, args: &[&str]| {
+        let output = cluster.ctl(args);
+        assert!(output.status.success(), "{args:?}\n{}\n{}", stderr(&output), cluster.dump());
+    };
+    for leader in [0, 1] {
+        let other = 1 - leader;
+        let (leads, follows) = (cluster.members[leader].name.clone(), cluster.members[other].name.clone());
+        cluster.switch_to(leader, LONG).await;
+        let slots = async || cluster.sql(leader, "SELECT slot_name FROM pg_replication_slots WHERE active").await;
+        let is_fed = async || slots().await.is_ok_and(|rows| rows.len() == 1 && rows[0][0].as_ref() == Some(&follows));
+        cluster.until("the slot of the member that follows", LONG, is_fed).await;
+        run(cluster, &["pause", "--wait"]);
+        cluster.kill_postmaster(leader);
+        cluster.until("no leader", LONG, async || cluster.key_in_etcd("leader").is_none()).await;
+        let turns = cluster.count_in_log(other, "PAUSE: no action");
+        let has_turned = async || cluster.count_in_log(other, "PAUSE: no action") > turns + 2;
+        cluster.until("nobody takes over", LONG, has_turned).await;
+        assert_eq!((cluster.leader().await, cluster.key_in_etcd("leader")), (None, None), "{}", cluster.dump());
+        run(cluster, &["failover", &cluster.scope, "--candidate", &follows, "--force"]);
+        assert_eq!(cluster.wait_leader(LONG, |_| true).await, other);
+        assert!(cluster.sql(leader, "SELECT 1").await.is_err(), "{leads} came back by itself\n{}", cluster.dump());
+        run(cluster, &["resume", "--wait"]);
+        cluster.wait_healthy(LONG).await;
+    }
 }
 
 /// Hands a member that does not lead to the other program: its agent ends, the other starts with the same file.
