@@ -4,32 +4,41 @@
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::ctl::Personality;
+use crate::ctl::{Personality, complete};
 
 /// Every generated file: path in the repository, content.
 pub fn generated_files() -> Vec<(String, Vec<u8>)> {
     let agent = crate::agent::cli::Cli::command();
     let ctl = crate::ctl::Cli::clap(Personality::Pgherdctl);
-    let mut files = Vec::new();
-    for (name, command) in [("pgherd", agent), ("pgherdctl", ctl)] {
-        files.extend(completions(name, &command));
-        files.extend(man_pages(command));
-    }
+    let mut files = completions("pgherd", &agent);
+    files.extend([Personality::Pgherdctl, Personality::Patronictl].into_iter().flat_map(asking));
+    files.extend(man_pages(agent));
+    files.extend(man_pages(ctl));
     files
 }
 
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+fn path(shell: Shell, name: &str) -> String {
+    match shell {
+        Shell::Zsh => format!("completions/_{name}"),
+        shell => format!("completions/{name}.{shell}"),
+    }
+}
+
+/// The CLI's scripts ask the program itself, which has names of clusters and members too.
+fn asking(personality: Personality) -> Vec<(String, Vec<u8>)> {
+    let file = |shell| Some((path(shell, personality.program()), complete::script(shell, personality)?.into_bytes()));
+    SHELLS.into_iter().filter_map(file).collect()
+}
+
 fn completions(name: &str, command: &Command) -> Vec<(String, Vec<u8>)> {
-    let shells = [
-        (Shell::Bash, format!("{name}.bash")),
-        (Shell::Zsh, format!("_{name}")),
-        (Shell::Fish, format!("{name}.fish")),
-    ];
-    let script = |(shell, file): (Shell, String)| {
+    let script = |shell| {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut command.clone(), name, &mut text);
-        (format!("completions/{file}"), text)
+        (path(shell, name), text)
     };
-    shells.into_iter().map(script).collect()
+    SHELLS.into_iter().map(script).collect()
 }
 
 /// One page for the program and one for each of its commands.

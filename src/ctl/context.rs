@@ -219,7 +219,7 @@ impl<'a> Context<'a> {
     }
 
     /// The clusters of the namespace.
-    async fn clusters(&self) -> Result<Vec<String>, CtlError> {
+    pub(super) async fn clusters(&self) -> Result<Vec<String>, CtlError> {
         let what = || format!("could not look for clusters in namespace {}", self.settings.namespace.trim_matches('/'));
         let dcs = self.dcs("", Groups::Plain)?;
         self.within(what(), dcs.names()).await

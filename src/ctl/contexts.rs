@@ -58,6 +58,15 @@ pub(super) fn choose(
     }
 }
 
+/// The names of the contexts in some files.
+pub(super) fn names(files: &[(String, String)]) -> Vec<String> {
+    let contexts = |(_, text): &(String, String)| match yaml::read(text).ok()?.get("contexts")? {
+        Value::Object(contexts) => Some(contexts.keys().cloned().collect::<Vec<_>>()),
+        _ => None,
+    };
+    files.iter().filter_map(contexts).flatten().collect()
+}
+
 fn flatten(
     mut document: Map<String, Value>,
     asked: Option<&String>,

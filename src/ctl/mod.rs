@@ -19,6 +19,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 pub mod advice;
 pub mod commands;
+pub mod complete;
 pub mod context;
 mod contexts;
 pub mod delivery;
@@ -150,6 +151,9 @@ pub struct Invocation {
 
 /// The program: builds the runtime, runs the command, and stops at Ctrl-C.
 pub fn main(args: Vec<OsString>, environment: BTreeMap<String, String>) -> ExitCode {
+    if let Some(shell) = environment.get(complete::SHELL).cloned() {
+        return complete::main(&shell, &args, environment);
+    }
     let ui = Ui::terminal(Personality::of(args.first()));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

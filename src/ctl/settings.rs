@@ -40,6 +40,11 @@ pub fn read(
     Ok((config, findings))
 }
 
+/// The contexts that can be chosen.
+pub(super) fn contexts(global: &GlobalArgs, environment: &Environment) -> Result<Vec<String>, CtlError> {
+    Ok(contexts::names(&files(global, environment, Personality::Pgherdctl)?))
+}
+
 /// Without a scheme, patronictl takes port 2379 (or none) for etcd's old protocol, which we do not speak: an operator
 /// of ours means etcd3.
 fn meant(url: &str, personality: Personality) -> String {

@@ -24,6 +24,11 @@ const EXTRAS: [(&str, &str); 7] = [
     ("version", "format"),
 ];
 
+/// Whether only we know this argument of a command.
+pub(super) fn is_extra(command: &str, argument: &str) -> bool {
+    EXTRAS.contains(&(command, argument))
+}
+
 /// What is to be said instead of running a command.
 #[derive(Debug)]
 pub enum Said {

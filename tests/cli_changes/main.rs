@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod binary;
+mod completions;
 mod fake_member;
 mod ours;
 mod outcomes;

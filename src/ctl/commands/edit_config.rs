@@ -13,6 +13,7 @@ use crate::ctl::{Context, CtlError, Exit};
 mod change;
 mod editor;
 
+pub(in crate::ctl) use change::known_settings;
 use change::{unknown_settings, with_setting};
 use editor::Edited;
 

@@ -66,6 +66,11 @@ const KNOWN: [&str; 24] = [
     "ttl",
 ];
 
+/// The settings that somebody reads.
+pub(in crate::ctl) fn known_settings() -> &'static [&'static str] {
+    &KNOWN
+}
+
 /// New names at the top that nobody reads, each with the known name it looks like.
 pub(super) fn unknown_settings(before: &Value, after: &Value) -> Vec<(String, Option<&'static str>)> {
     let Some(after) = after.as_object() else { return Vec::new() };
