@@ -9,7 +9,8 @@
 //! Whoever has another good reason to lead for a while (failsafe mode) says so with [`Lease::renewed`], too: belief,
 //! deadline, guard and watchdog follow from it, whatever the reason was.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,9 +22,10 @@ use crate::io::clock::{since_boot, suspended};
 #[derive(Debug, Default)]
 pub struct Lease {
     state: Mutex<State>,
-    changed: Condvar,
     /// Of the thread that watches the deadline.
     alarm: OnceLock<Alarm>,
+    /// Of the thread that tells the guard.
+    news: OnceLock<Alarm>,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +87,7 @@ impl Lease {
     }
 
     fn tell(&self) {
-        self.changed.notify_all();
-        if let Some(alarm) = self.alarm.get() {
+        for alarm in [&self.alarm, &self.news].into_iter().filter_map(OnceLock::get) {
             alarm.ring();
         }
     }
@@ -121,13 +122,26 @@ impl Lease {
         self.tell();
     }
 
-    /// Waits until something else than `known` was said of the deadline, at most `limit`. The second value: the lease
-    /// is closed, and nothing more will be said.
-    pub(super) fn statement(&self, known: Stated, limit: Duration) -> (Stated, bool) {
-        let state = self.state();
-        let news = |state: &mut State| state.stated == known && !state.is_closed;
-        let (state, _) = self.changed.wait_timeout_while(state, limit, news).unwrap_or_else(PoisonError::into_inner);
-        (state.stated, state.is_closed)
+    /// Makes [`Lease::news`] possible.
+    pub(super) fn keep_news(&self) -> std::io::Result<()> {
+        let _ = self.news.set(Alarm::new()?);
+        Ok(())
+    }
+
+    /// What was last said of the deadline. The second value: the lease is closed, and nothing more will be said. If
+    /// that is what is known already, waits until it may have changed, for about `limit`, or until `other` can be read
+    /// or is hung up. For one thread.
+    pub(super) fn news(&self, known: Stated, limit: Duration, other: Option<BorrowedFd<'_>>) -> (Stated, bool) {
+        let last = || {
+            let state = self.state();
+            (state.stated, state.is_closed)
+        };
+        if let (Some(news), (stated, false)) = (self.news.get(), last())
+            && stated == known
+        {
+            news.wait_or(Some(since_boot() + limit), other.as_slice());
+        }
+        last()
     }
 
     /// What was last said of the deadline.

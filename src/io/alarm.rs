@@ -39,6 +39,11 @@ impl Alarm {
 
     /// Waits until `at`, counted since the machine started, or until the bell rings. It may also end sooner.
     pub fn wait(&self, at: Option<Duration>) {
+        self.wait_or(at, &[]);
+    }
+
+    /// As [`Alarm::wait`], or until one of these can be read or has been hung up.
+    pub fn wait_or(&self, at: Option<Duration>, others: &[BorrowedFd<'_>]) {
         let set = match at {
             Some(at) => {
                 let moment = Expiration::OneShot(TimeSpec::from_duration(at.max(Duration::from_nanos(1))));
@@ -47,7 +52,8 @@ impl Alarm {
             None => self.timer.unset(),
         };
         let limit = if set.is_ok() { LONGEST } else { LOOK };
-        let mut watched = [self.timer.as_fd(), self.bell.as_fd()].map(readable);
+        let own = [self.timer.as_fd(), self.bell.as_fd()];
+        let mut watched: Vec<PollFd<'_>> = own.iter().chain(others).copied().map(readable).collect();
         let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         if poll(&mut watched, limit).is_err() {
             // Interrupted, or out of memory: the pause keeps the latter from spinning.
@@ -85,5 +91,8 @@ mod tests {
             scope.spawn(|| alarm.ring());
             alarm.wait(None);
         });
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(theirs);
+        alarm.wait_or(None, &[ours.as_fd()]);
     }
 }

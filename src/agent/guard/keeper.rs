@@ -22,8 +22,11 @@ use crate::postgres::process_tree;
 use super::process::RELEASE_LIMIT;
 use super::{Guarded, MAX_LINE, Order, address, peer, take_line};
 
-/// How often the guard is looked after when there is nothing to tell it.
-const PERIOD: Duration = Duration::from_secs(1);
+/// How often the guard is looked after when there is nothing to tell it, and nothing is heard of it.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// How soon another attempt to find or start one follows.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A guard that is well answers much sooner.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
@@ -55,6 +58,7 @@ pub(in crate::agent) fn greet(data_dir: &std::path::Path) -> Option<Link> {
 /// Starts the thread; `link` is what [`greet`] returned. It ends when the lease is closed, after the last word was
 /// passed on.
 pub(in crate::agent) fn keep(lease: Arc<Lease>, guarded: Guarded, link: Option<Link>) -> io::Result<JoinHandle<()>> {
+    lease.keep_news()?;
     let keeper = Keeper { guarded, had_guard: link.is_some(), link, child: None, is_complained: false };
     std::thread::Builder::new().name("guard-keeper".into()).spawn(move || keeper.run(&lease))
 }
@@ -69,9 +73,10 @@ struct Keeper {
 
 impl Keeper {
     fn run(mut self, lease: &Lease) {
-        let (mut stated, mut is_closed) = lease.statement(Stated::Nothing, Duration::ZERO);
+        let (mut stated, mut is_closed) = lease.news(Stated::Nothing, Duration::ZERO, None);
         loop {
-            if (self.guarded.is_on)() {
+            let is_on = (self.guarded.is_on)();
+            if is_on {
                 let order = match stated {
                     Stated::Nothing => None,
                     Stated::Disarmed => Some(Order::Disarm),
@@ -84,7 +89,10 @@ impl Keeper {
             if is_closed {
                 return;
             }
-            (stated, is_closed) = lease.statement(stated, PERIOD);
+            // A guard that dies hangs up, which ends the wait.
+            let is_settled = self.link.as_ref().map_or(!is_on, |link| link.misses == 0);
+            let limit = if is_settled { PERIOD } else { RETRY };
+            (stated, is_closed) = lease.news(stated, limit, self.link.as_ref().map(|link| link.stream.as_fd()));
         }
     }
 

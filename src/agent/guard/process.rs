@@ -1,25 +1,23 @@
 //! The guard's own process: one thread, no runtime, nothing that could wait for anybody.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use crate::io::clock::since_boot;
+use crate::io::alarm::Alarm;
+use crate::io::clock::{local_now, since_boot};
 use crate::postgres::process::{Postmaster, has_left_nothing, stop_at_once, ticks};
 
 use super::keeper::ourselves;
 use super::{MAX_LINE, Order, address, peer, take_line};
 
-/// While there is something to watch, the clock is looked at no less often: a suspended machine resumes in the middle
-/// of a wait.
+/// How often the server is looked at when its agent is gone or the deadline has passed.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// With nothing to watch, only the end is to be noticed.
+/// With nothing to watch and nobody connected, only the end is to be noticed.
 const REST: Duration = Duration::from_secs(1);
 
 /// The server's own immediate shutdown gets this long before everything is killed.
@@ -51,7 +49,8 @@ pub fn run(data_dir: &Path, config: Option<&Path>) -> io::Result<ExitCode> {
         Err(error) => return Err(error),
     };
     listener.set_nonblocking(true)?;
-    serve(&listener, &Place { data_dir: data_dir.to_owned(), config: config.map(Path::to_owned) });
+    let alarm = Alarm::new()?;
+    serve(&listener, &alarm, &Place { data_dir: data_dir.to_owned(), config: config.map(Path::to_owned) });
     Ok(ExitCode::SUCCESS)
 }
 
@@ -61,11 +60,14 @@ struct Place {
     config: Option<PathBuf>,
 }
 
-fn serve(listener: &UnixListener, place: &Place) {
+fn serve(listener: &UnixListener, alarm: &Alarm, place: &Place) {
     let mut duty = Duty::new(since_boot());
     let mut peers: Vec<Peer> = Vec::new();
     loop {
-        wait(listener, &peers, duty.next_look(since_boot()));
+        // The alarm counts on while the machine is suspended, so nothing needs to be looked at before its time.
+        let mut fds: Vec<BorrowedFd<'_>> = vec![listener.as_fd()];
+        fds.extend(peers.iter().map(|peer| peer.stream.as_fd()));
+        alarm.wait_or(duty.next_look(since_boot(), !peers.is_empty()), &fds);
         accept(listener, &mut peers);
         // Everything that was said counts before the deadline does: we may have been suspended ourselves, and the
         // agent not. The newest connection has the last word.
@@ -84,17 +86,6 @@ fn serve(listener: &UnixListener, place: &Place) {
         if duty.is_over(now, !peers.is_empty()) {
             return;
         }
-    }
-}
-
-fn wait(listener: &UnixListener, peers: &[Peer], limit: Duration) {
-    let mut fds = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-    fds.extend(peers.iter().map(|peer| PollFd::new(peer.stream.as_fd(), PollFlags::POLLIN)));
-    // Rounded up, or the last millisecond would be spent spinning.
-    let limit = u16::try_from(limit.as_millis() + 1).unwrap_or(u16::MAX);
-    if poll(&mut fds, PollTimeout::from(limit)).is_err() {
-        // Interrupted, or out of memory: the pause keeps the latter from spinning.
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -222,11 +213,14 @@ impl Duty {
         self.aftermath.map(|(stop, _)| stop)
     }
 
-    fn next_look(&self, now: Duration) -> Duration {
+    /// When there is something to do again, if nobody says anything. An agent that is connected is heard of when it
+    /// ends, so only the deadline counts then.
+    fn next_look(&self, now: Duration, is_connected: bool) -> Option<Duration> {
         match (self.armed, self.aftermath) {
-            (Some(stop), _) => stop.deadline.saturating_sub(now).min(LOOK),
-            (None, Some(_)) => LOOK,
-            (None, None) => REST,
+            (Some(stop), _) if is_connected => Some(stop.deadline),
+            (Some(stop), _) => Some(stop.deadline.min(now + LOOK)),
+            (None, Some(_)) => Some(now + LOOK),
+            (None, None) => (!is_connected).then(|| now + REST),
         }
     }
 
@@ -254,7 +248,7 @@ fn fire(data_dir: &Path, stop: &Stop) {
 }
 
 fn say(data_dir: &Path, what: &str) {
-    let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let now = local_now().strftime("%Y-%m-%d %H:%M:%S").to_string();
     // Where our words go is no reason to end.
     let _ = writeln!(io::stderr(), "{now} ERROR: guard of {}: {what}", data_dir.display());
 }
@@ -296,11 +290,15 @@ mod tests {
     fn the_deadline_fires_once_and_leaves_an_aftermath() {
         let mut duty = Duty::new(T0);
         duty.take(Order::arm(at(300), None), T0);
-        assert_eq!((duty.due(at(299)), duty.next_look(at(250))), (None, Duration::from_millis(50)));
-        assert_eq!(duty.next_look(T0), LOOK);
+        assert_eq!((duty.due(at(299)), duty.next_look(at(250), false)), (None, Some(at(300))));
+        assert_eq!(duty.next_look(T0, false), Some(T0 + LOOK), "whether the server is gone as well");
+        assert_eq!(duty.next_look(T0, true), Some(at(300)), "not before its time");
         assert!(duty.due(at(300)).is_some_and(|stop| !stop.is_again && stop.deadline == at(300)));
         assert!(duty.due(at(500)).is_some_and(|stop| stop.is_again && stop.deadline == at(300)));
+        assert_eq!(duty.next_look(at(400), true), Some(at(400) + LOOK), "stragglers");
         assert_eq!(duty.due(at(300) + AFTERMATH), None);
+        assert_eq!(duty.next_look(at(9_000), true), None);
+        assert_eq!(duty.next_look(at(9_000), false), Some(at(9_000) + REST));
     }
 
     #[test]
