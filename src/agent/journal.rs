@@ -1,9 +1,7 @@
 //! The last decisions with what they were made of, as JSON lines: a bug report that is a test case.
 
 use std::collections::VecDeque;
-use std::sync::LazyLock;
 
-use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::ha::{Decision, Memory, Observation};
@@ -12,7 +10,7 @@ use crate::ha::{Decision, Memory, Observation};
 const KEPT: usize = 200;
 
 /// How much text is kept, in bytes: a large cluster with a large configuration must not make the agent large.
-const KEPT_BYTES: usize = 1 << 20;
+const KEPT_BYTES: usize = 1 << 19;
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
@@ -32,7 +30,9 @@ impl Journal {
         }
         let mut line = json!({"seen": seen, "memory": memory, "decision": decision});
         hide_secrets(&mut line);
-        let line = line.to_string();
+        let mut line = line.to_string();
+        // It was written into room for twice as much.
+        line.shrink_to_fit();
         self.bytes += line.len();
         self.lines.push_back(line);
         while self.lines.len() > KEPT || (self.bytes > KEPT_BYTES && self.lines.len() > 1) {
@@ -63,22 +63,67 @@ fn hide_secrets(value: &mut Value) {
         }
         Value::Array(values) => values.iter_mut().for_each(hide_secrets),
         Value::String(text) => {
-            static SECRET: LazyLock<Regex> = LazyLock::new(|| {
-                Regex::new(r"(?i)((?:password|passwd|passphrase)\s*=\s*)(?:'(?:[^'\\]|\\.)*'|[^\s'&]+)|(://[^/\s:@]*:)[^/\s@]+@")
-                    .expect("the pattern is valid")
-            });
-            if SECRET.is_match(text) {
-                let hidden =
-                    SECRET.replace_all(text, |found: &regex::Captures<'_>| match (found.get(1), found.get(2)) {
-                        (Some(before), _) => format!("{}{HIDDEN}", before.as_str()),
-                        (_, Some(before)) => format!("{}{HIDDEN}@", before.as_str()),
-                        _ => HIDDEN.to_owned(),
-                    });
-                *text = hidden.into_owned();
+            if let Some(hidden) = without_secrets(text) {
+                *text = hidden;
             }
         }
         _ => {}
     }
+}
+
+/// The text with what follows `password =`, and the password in an address, hidden; `None` if there is neither. Read by
+/// hand: a compiled pattern for it would hold more memory than the journal.
+fn without_secrets(text: &str) -> Option<String> {
+    if !text.contains(['=', '@']) {
+        return None;
+    }
+    let (mut hidden, mut copied, mut at) = (String::new(), 0, 0);
+    while at < text.len() {
+        match text.is_char_boundary(at).then(|| secret_at(text, at)).flatten() {
+            Some((from, to)) => {
+                hidden += &text[copied..from];
+                hidden += HIDDEN;
+                (copied, at) = (to, to);
+            }
+            None => at += 1,
+        }
+    }
+    (copied > 0).then(|| hidden + &text[copied..])
+}
+
+/// Where the secret begins and ends that the words at this place announce.
+fn secret_at(text: &str, at: usize) -> Option<(usize, usize)> {
+    let rest = &text[at..];
+    if let Some(address) = rest.strip_prefix("://") {
+        let user = address.find(|c: char| matches!(c, '/' | ':' | '@') || c.is_whitespace())?;
+        let password = address[user..].strip_prefix(':')?;
+        let length = password.find(|c: char| matches!(c, '/' | '@') || c.is_whitespace())?;
+        let from = text.len() - password.len();
+        return (length > 0 && password[length..].starts_with('@')).then_some((from, from + length));
+    }
+    let is_word = |word: &&str| rest.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let word = ["password", "passwd", "passphrase"].into_iter().find(is_word)?;
+    let value = rest[word.len()..].trim_start().strip_prefix('=')?.trim_start();
+    let from = text.len() - value.len();
+    let length = match value.strip_prefix('\'') {
+        Some(quoted) => 1 + closing_quote(quoted),
+        None => value.find(|c: char| matches!(c, '\'' | '&') || c.is_whitespace()).unwrap_or(value.len()),
+    };
+    (length > 0).then_some((from, from + length))
+}
+
+/// How long a quoted value is with its closing quote; without one, everything is of it.
+fn closing_quote(quoted: &str) -> usize {
+    let mut is_escaped = false;
+    for (i, byte) in quoted.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'\'' => return i + 1,
+            _ => {}
+        }
+    }
+    quoted.len()
 }
 
 #[cfg(test)]
@@ -107,5 +152,23 @@ mod tests {
                 "list": [{"sslpassword": "***"}, "plain host:5432"],
             })
         );
+    }
+
+    #[test]
+    fn secrets_are_found_in_the_middle_of_a_text() {
+        for (text, hidden) in [
+            ("PASSWD=a&x=1 passphrase =  b", Some("PASSWD=***&x=1 passphrase =  ***")),
+            (r"password='it\'s' user=me", Some("password=*** user=me")),
+            ("password='open end", Some("password=***")),
+            ("häns password=ü sslpassword=ß", Some("häns password=*** sslpassword=***")),
+            ("http://u:p@h, http://:q@i/x", Some("http://u:***@h, http://:***@i/x")),
+            ("password= ", None),
+            ("passfile=/x user=y", None),
+            ("http://h:80/a@b", None),
+            ("://:@", None),
+            ("me@host password", None),
+        ] {
+            assert_eq!(without_secrets(text).as_deref(), hidden, "{text}");
+        }
     }
 }

@@ -13,7 +13,6 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use jiff::Zoned;
 use tracing::{Event, Subscriber, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -21,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::LogConfig;
+use crate::io::clock::local_now;
 
 use file::Sink;
 use format::{Format, Record};
@@ -110,10 +110,10 @@ impl<S: Subscriber> Layer<S> for Lines {
             return;
         }
         let format = self.shared.format.read().unwrap_or_else(PoisonError::into_inner);
-        let line = format.line(&Zoned::now(), &record);
+        let line = format.line(&local_now(), &record);
         self.shared.queue.put(line, |lost| {
             let words = format!("QueueHandler has lost {lost} log records");
-            format.line(&Zoned::now(), &Record::warning(module_path!(), words))
+            format.line(&local_now(), &Record::warning(module_path!(), words))
         });
     }
 }

@@ -8,6 +8,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
 
 use crate::config::LogConfig;
+use crate::io::clock::local_now;
 
 use super::names::logger;
 
@@ -112,7 +113,7 @@ impl Format {
             _ => pattern_fields(&pattern),
         };
         let fields = if fields.is_empty() { pattern_fields(DEFAULT_PATTERN) } else { fields };
-        let now = Zoned::now();
+        let now = local_now();
         let dateformat = config.dateformat.clone().filter(|text| match jiff::fmt::strtime::format(text, &now) {
             Ok(_) => true,
             Err(error) => {

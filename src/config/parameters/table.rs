@@ -82,7 +82,7 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
 
 struct Entry {
     name: &'static str,
-    rules: Vec<Rule>,
+    rules: Box<[Rule]>,
 }
 
 struct Rule {

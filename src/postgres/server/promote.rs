@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{HistoryLine, Lsn, Role, Timeline};
+use crate::io::clock::local_zone;
 use crate::postgres::PgError;
 use crate::postgres::control_data::{ClusterState, glance};
 use crate::postgres::process::{Named, Postmaster};
@@ -124,7 +125,7 @@ pub(super) fn history(path: &Path, timeline: Timeline) -> Result<(Vec<HistoryLin
 }
 
 fn local(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string()
+    at.to_zoned(local_zone()).strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string()
 }
 
 fn history_lines(text: &str) -> Vec<HistoryLine> {
