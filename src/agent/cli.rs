@@ -3,8 +3,9 @@
 //! Without a subcommand it is the agent, started as Patroni is: one configuration file, or none and only `PATRONI_*`
 //! variables.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -100,10 +101,68 @@ pub struct DemoArgs {
     pub bin_dir: Option<PathBuf>,
 }
 
+impl Cli {
+    /// Reads the command line, or says what is wrong with it and ends.
+    pub fn read() -> Self {
+        let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+        Self::plain(&args).unwrap_or_else(Self::parse)
+    }
+
+    /// How agents and guards are started every day is read without the whole parser, which would stay in memory for as
+    /// long as they live.
+    fn plain(args: &[OsString]) -> Option<Self> {
+        let (config, command) = match args {
+            [config] if Path::new(config).is_absolute() || Path::new(config).extension().is_some() => {
+                let is_option = config.as_encoded_bytes().starts_with(b"-");
+                ((!is_option).then(|| PathBuf::from(config))?.into(), None)
+            }
+            [guard, data_dir_option, data_dir, rest @ ..] if guard == "guard" && data_dir_option == "--data-dir" => {
+                let config = match rest {
+                    [] => None,
+                    [option, config] if option == "--config" => Some(PathBuf::from(config)),
+                    _ => return None,
+                };
+                let args = GuardArgs { data_dir: PathBuf::from(data_dir), config, release: false };
+                (None, Some(Command::Guard(args)))
+            }
+            _ => return None,
+        };
+        Some(Self {
+            config,
+            validate_config: false,
+            generate_sample_config: false,
+            generate_config: false,
+            dsn: None,
+            ignore_listen_port: false,
+            print: false,
+            command,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn the_short_way_says_what_the_parser_says() {
+        let is_plain = |line: &str| {
+            let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            let plain = Cli::plain(&args);
+            if let Some(plain) = &plain {
+                let parsed = Cli::try_parse_from(std::iter::once(OsString::from("pgherd")).chain(args)).unwrap();
+                assert_eq!(format!("{plain:?}"), format!("{parsed:?}"), "{line}");
+            }
+            plain.is_some()
+        };
+        for line in ["/etc/n1.yml", "n1.yml", "/etc/patroni", "guard --data-dir /d", "guard --data-dir /d --config c"] {
+            assert!(is_plain(line), "{line}");
+        }
+        for line in ["", "demo", "dcs", "help", "--version", "-i.x", "n1.yml -p", "guard --data-dir /d --release"] {
+            assert!(!is_plain(line), "{line}");
+        }
+    }
 
     #[test]
     fn the_definition_is_sound() {

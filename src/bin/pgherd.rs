@@ -5,14 +5,17 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser;
 use pgherd::agent::cli::{Cli, Command};
 use pgherd::agent::validate::{self, Verdict};
 use pgherd::agent::{generate, guard, init, life, store};
 use pgherd::demo;
 
+/// The loop has a thread of its own besides. One more than the least, so that one that is held up (by a disk that
+/// hangs) does not stop the other.
+const AGENT_THREADS: usize = 2;
+
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    match run(Cli::read()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("pgherd: {error}");
@@ -39,7 +42,12 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(init::run()?);
     }
     init::accept_signals();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if cli.command.is_none() {
+        // An agent waits for most of its life: a thread for each of many processors would only take memory.
+        runtime.worker_threads(AGENT_THREADS);
+    }
+    let runtime = runtime.enable_all().build()?;
     if cli.generate_config || cli.generate_sample_config {
         runtime.block_on(generate::generate(&cli))?;
         return Ok(ExitCode::SUCCESS);
