@@ -29,18 +29,34 @@ const CONNECTIONS: usize = 16;
 const BURST: Duration = Duration::from_secs(4);
 const PATHS: [&str; 3] = ["/primary", "/patroni", "/metrics"];
 
+/// While something hangs, health is asked for this long: less than a lease lives, so that nobody takes over meanwhile.
+const HANG: Duration = Duration::from_secs(8);
+/// An answer that takes longer counts as one that took this long.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What one process holds, in bytes.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    /// All of it, with what it shares with others.
+    resident: u64,
+    /// With its share of what it shares.
+    proportional: u64,
+    /// Only its own.
+    anonymous: u64,
+}
+
 /// What was measured of one kind of agent.
 struct Figures {
-    /// Of the leader's agent and of a replica's, bytes.
-    resident: (u64, u64),
-    /// Of the leader's agent and of a replica's, share of one processor.
-    cpu: (f64, f64),
+    /// Of the leader's agent, of a replica's, and of the leader's guard.
+    held: [Held; 3],
+    /// Of the same, milliseconds of processor time per `loop_wait`.
+    cpu: [f64; 3],
     /// Requests to etcd per member and `loop_wait`, by method.
     dcs: BTreeMap<String, f64>,
     /// Answers per second on the leader, by path.
     rest: Vec<f64>,
-    /// The longest of twenty answers while something hangs, in milliseconds, by what hangs and path.
-    hanging: Vec<(String, f64)>,
+    /// Median, 99th percentile and longest answer while something hangs, in milliseconds, by what hangs and path.
+    hanging: Vec<(String, [f64; 3])>,
 }
 
 fn main() {
@@ -48,43 +64,51 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
     let ours = runtime.block_on(measure(Kind::Pgherd, Duration::from_secs(seconds)));
     let theirs = runtime.block_on(measure(Kind::Patroni, Duration::from_secs(seconds)));
-    println!("{:<34} {:>12} {:>12} {:>8}", "three members, defaults, a writer", "pgherd", "Patroni", "ratio");
+    println!("{:<44} {:>12} {:>12} {:>8}", "three members, defaults, a writer", "pgherd", "Patroni", "ratio");
     let line = |title: &str, ours: f64, theirs: f64, digits: usize| {
-        println!("{title:<34} {ours:>12.digits$} {theirs:>12.digits$} {:>8.2}", ours / theirs);
+        println!("{title:<44} {ours:>12.digits$} {theirs:>12.digits$} {:>8.2}", ours / theirs);
     };
     let mb = |bytes: u64| bytes as f64 / 1_048_576.0;
-    line("RSS of the leader's agent, MiB", mb(ours.resident.0), mb(theirs.resident.0), 1);
-    line("RSS of a replica's agent, MiB", mb(ours.resident.1), mb(theirs.resident.1), 1);
-    line("CPU of the leader's agent, %", ours.cpu.0 * 100.0, theirs.cpu.0 * 100.0, 2);
-    line("CPU of a replica's agent, %", ours.cpu.1 * 100.0, theirs.cpu.1 * 100.0, 2);
+    let roles = ["the leader's agent", "a replica's agent", "the leader's guard"];
+    for (i, role) in roles.iter().enumerate() {
+        let (ours, theirs) = (ours.held[i], theirs.held[i]);
+        line(&format!("RSS of {role}, MiB"), mb(ours.resident), mb(theirs.resident), 1);
+        line(&format!("PSS of {role}, MiB"), mb(ours.proportional), mb(theirs.proportional), 1);
+        line(&format!("anonymous of {role}, MiB"), mb(ours.anonymous), mb(theirs.anonymous), 1);
+    }
+    for (i, role) in roles.iter().enumerate() {
+        line(&format!("CPU of {role}, ms per loop"), ours.cpu[i], theirs.cpu[i], 2);
+    }
     let sum = |figures: &Figures| figures.dcs.values().sum::<f64>();
     line("DCS requests per member and loop", sum(&ours), sum(&theirs), 2);
     for (i, path) in PATHS.iter().enumerate() {
         line(&format!("{path}, answers per second"), ours.rest[i], theirs.rest[i], 0);
     }
     for ((title, ours), (_, theirs)) in ours.hanging.iter().zip(&theirs.hanging) {
-        line(title, *ours, *theirs, 1);
+        for ((what, ours), theirs) in ["p50", "p99", "max"].iter().zip(ours).zip(theirs) {
+            line(&format!("{title}, {what} ms"), *ours, *theirs, 1);
+        }
     }
     println!("DCS requests by method: pgherd {:.2?}, Patroni {:.2?}", ours.dcs, theirs.dcs);
 }
 
 async fn measure(kind: Kind, length: Duration) -> Figures {
-    let cluster = Cluster::healthy(Store::Etcd, &[kind; 3], json!({})).await;
+    let cluster = Cluster::healthy(Store::Etcd, &[kind; 3], json!({"postgresql": {"use_pg_rewind": true}})).await;
     let writer = Writer::start(&cluster).await;
     // What a birth leaves to do is done after two loops.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let leader = cluster.leader().await.expect("a healthy cluster has a leader");
-    let agents = [cluster.agent(leader), cluster.agent((leader + 1) % 3)];
+    let agents = [Some(cluster.agent(leader)), Some(cluster.agent((leader + 1) % 3)), cluster.guard(leader)];
     let (cpu, dcs, began) = (agents.map(processor_time), store_requests(&cluster).await, Instant::now());
     tokio::time::sleep(length).await;
     let took = began.elapsed().as_secs_f64();
     let after = store_requests(&cluster).await;
-    let share = |i: usize| (processor_time(agents[i]) - cpu[i]) / took;
+    let per_loop_ms = |i: usize| (processor_time(agents[i]) - cpu[i]) * 1_000.0 / (took / 10.0);
     let per_loop = |count: f64| count / 3.0 / (took / 10.0);
     let dcs = after.iter().map(|(name, count)| (name.clone(), per_loop(count - dcs.get(name).unwrap_or(&0.0))));
     let mut figures = Figures {
-        resident: (resident(agents[0]), resident(agents[1])),
-        cpu: (share(0), share(1)),
+        held: agents.map(held),
+        cpu: [0, 1, 2].map(per_loop_ms),
         dcs: dcs.filter(|(_, count)| *count > 0.0).collect(),
         rest: Vec::new(),
         hanging: Vec::new(),
@@ -92,13 +116,14 @@ async fn measure(kind: Kind, length: Duration) -> Figures {
     for path in PATHS {
         figures.rest.push(answers_per_second(cluster.members[leader].api_port, path).await);
     }
+    eprintln!("{kind:?}: CPU {:.2?} ms per loop, answers per second {:.0?}", figures.cpu, figures.rest);
     writer.finish().await;
     figures.hanging = while_hanging(&cluster, leader).await;
     figures
 }
 
 /// Health checks while PostgreSQL, then etcd is frozen, and while a replica is cloned.
-async fn while_hanging(cluster: &Cluster, leader: usize) -> Vec<(String, f64)> {
+async fn while_hanging(cluster: &Cluster, leader: usize) -> Vec<(String, [f64; 3])> {
     let replica = (leader + 1) % 3;
     let mut figures = Vec::new();
     let server = cluster.server_processes(leader);
@@ -112,36 +137,53 @@ async fn while_hanging(cluster: &Cluster, leader: usize) -> Vec<(String, f64)> {
                 assert!(output.status.success(), "{}", harness::stderr(&output));
             }
         }
-        for path in ["/liveness", "/primary"] {
-            let mut worst = Duration::ZERO;
-            for _ in 0..20 {
-                let began = Instant::now();
-                let port = cluster.members[member].api_port;
-                harness::http_within(Duration::from_secs(10), "GET", port, path, None).await;
-                worst = worst.max(began.elapsed());
-            }
-            figures.push((format!("{path}, {what}, ms"), worst.as_secs_f64() * 1_000.0));
-        }
+        let port = cluster.members[member].api_port;
+        let (liveness, primary) = tokio::join!(latencies(port, "/liveness"), latencies(port, "/primary"));
+        figures.push((format!("/liveness, {what}"), liveness));
+        figures.push((format!("/primary, {what}"), primary));
         server.iter().for_each(|pid| harness::signal(*pid, "CONT"));
         cluster.freeze_store(false);
-        cluster.wait_healthy(Duration::from_secs(120)).await;
+        // One that does not recover has answered all the same, and the next things to hang do not need a server.
+        let give_up = Instant::now() + Duration::from_secs(120);
+        while !cluster.is_healthy().await && Instant::now() < give_up {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
     figures
 }
 
-/// Bytes of memory that the process holds.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a live process has a size");
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+/// How long health checks take, one after another, each on a connection of its own: median, 99th percentile, maximum
+/// in milliseconds.
+async fn latencies(port: u16, path: &str) -> [f64; 3] {
+    let (mut took, began) = (Vec::new(), Instant::now());
+    while began.elapsed() < HANG {
+        let asked = Instant::now();
+        let answer = harness::http_within(PATIENCE, "GET", port, path, None).await;
+        took.push(if answer.is_some() { asked.elapsed() } else { PATIENCE });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    took.sort();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share).round() as usize].as_secs_f64() * 1_000.0;
+    [at(0.5), at(0.99), at(1.0)]
 }
 
-/// Seconds of processor time that the process has used.
-fn processor_time(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    // The kernel counts in hundredths of a second.
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+/// Memory that a process holds.
+fn held(pid: Option<u32>) -> Held {
+    let Some(pid) = pid else { return Held::default() };
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let bytes = |name: &str| {
+        let line = rollup.lines().find(|line| line.starts_with(name)).expect("the kernel tells it");
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    };
+    Held { resident: bytes("Rss:"), proportional: bytes("Pss:"), anonymous: bytes("Anonymous:") }
+}
+
+/// Seconds of processor time that a process has used, to the nanosecond: what an agent at rest uses in a minute is a
+/// few of the ticks in which `/proc` tells it.
+fn processor_time(pid: Option<u32>) -> f64 {
+    let Some(pid) = pid else { return 0.0 };
+    let clock = nix::time::clock_getcpuclockid(nix::unistd::Pid::from_raw(pid.cast_signed())).unwrap();
+    Duration::from(nix::time::clock_gettime(clock).unwrap()).as_secs_f64()
 }
 
 /// Requests that etcd has begun to answer, by method.
