@@ -4,8 +4,11 @@
 #![allow(dead_code, unreachable_pub, reason = "every test binary takes what it needs")]
 #![allow(clippy::print_stderr, reason = "a skipped test must be seen")]
 
+use std::fs::File;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Set by `make test`: a test that would be skipped because a program is missing fails instead.
 pub const NO_SKIP: &str = "PGHERD_TEST_NO_SKIP";
@@ -37,8 +40,23 @@ pub fn postgres_programs() -> Option<PathBuf> {
     is_there(newest, "PostgreSQL", "postgresql")
 }
 
-/// A port that was free a moment ago.
+/// Below those that the system lends to outgoing connections, which would take one in the moment before its server does.
+const PORTS: RangeInclusive<u16> = 20_000..=31_999;
+
+/// A free port, this process's own until it ends: tests that run beside each other hold a lock for each of theirs.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let locks = std::env::temp_dir().join(format!("pgherd-test-ports-{}", nix::unistd::geteuid()));
+    std::fs::create_dir_all(&locks).expect("the directory for temporary files can be written");
+    // Neighbours begin at different places, so that they need not try each other's.
+    let (from, count) = (std::process::id() as usize * 97, PORTS.len());
+    for port in PORTS.cycle().skip(from % count).take(count) {
+        let lock = File::create(locks.join(port.to_string())).expect("a lock file can be made");
+        if lock.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            held.push(lock);
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free");
 }
