@@ -14,13 +14,14 @@ test unit-and-stories: export RUST_BACKTRACE := 0
 FMT := --config-path .ci/rustfmt.toml
 NEXTEST := --config-file .ci/nextest.toml
 
-.PHONY: help demo test setup-demo setup-test fmt lint doc unit-and-stories generated bench bench-at-rest campaign clean
+.PHONY: help demo test setup-demo setup-test fmt lint doc unit-and-stories generated bench bench-at-rest bench-ctl campaign clean
 
 help:
 	@echo 'make demo   a three-member cluster on this machine, with a live view (without a terminal: a self-checking tour)'
 	@echo 'make test   everything CI runs'
 	@echo 'make bench  write outages of pgherd and Patroni, side by side'
 	@echo 'make bench-at-rest  memory, processor time, DCS and REST requests of pgherd and Patroni, side by side'
+	@echo 'make bench-ctl  time, memory and DCS reads of pgherdctl and patronictl, side by side'
 	@echo 'make campaign  faults by lot on real processes, and what they cost'
 
 demo: setup-demo
@@ -55,6 +56,10 @@ bench: setup-test
 
 bench-at-rest: setup-test
 	$(CARGO) bench --bench at_rest
+
+bench-ctl: setup-test
+	$(CARGO) build --release --bin pgherdctl
+	$(CARGO) bench --profile dev --bench ctl
 
 campaign: setup-test
 	$(CARGO) bench --profile dev --bench campaign

@@ -134,9 +134,9 @@ impl<'a> Context<'a> {
         self.ui.personality()
     }
 
-    /// Whether nothing is to be asked: by a command's own `--force`, or by `--yes`.
+    /// Whether nothing is to be asked: by a command's own `--force`, by `--yes`, or because nothing will be done.
     pub fn agreed(&self, is_forced: bool) -> bool {
-        is_forced || self.own.yes
+        is_forced || self.own.yes || self.own.dry_run
     }
 
     /// Whether results are kept for a document at the end.
@@ -196,6 +196,20 @@ impl<'a> Context<'a> {
         Ok(groups.part(view))
     }
 
+    /// Reads all clusters of the namespace: one DCS read, bounded in time.
+    pub async fn load_all(&self, groups: Groups) -> Result<BTreeMap<String, ClusterView>, CtlError> {
+        let group = match groups {
+            Groups::Plain => None,
+            Groups::All => Some(0),
+            // A group that no cluster can have has no keys either.
+            Groups::One(group) => Some(u32::try_from(group).unwrap_or(u32::MAX)),
+        };
+        let dcs = self.dcs("", Groups::Plain)?;
+        let what = format!("could not read the clusters of namespace {}", self.settings.namespace.trim_matches('/'));
+        let views = self.within(what, dcs.load_all(group)).await?;
+        Ok(views.into_iter().map(|(name, view)| (name, groups.part(view))).collect())
+    }
+
     /// The client for the members' REST interfaces; no request takes longer than `timeout`.
     pub fn api(&self, timeout: Duration) -> Result<Client, CtlError> {
         let timeout = self.own.timeout.map_or(timeout, |own| own.min(timeout));
@@ -234,12 +248,18 @@ impl<'a> Context<'a> {
                 self.settings.scope = Some(only.clone());
                 Ok(())
             }
-            [] => Err(CtlError::new(format!("there is no cluster in namespace {namespace}"))
-                .ending(Exit::NotFound)
-                .next("check the DCS and the namespace, or start the first member")),
+            [] => Err(self.no_cluster()),
             several => Err(CtlError::usage(format!("no cluster was named, and namespace {namespace} has several"))
                 .next(format!("name one of: {}; or set `scope` in the configuration file", some_of(several)))),
         }
+    }
+
+    /// The error for a namespace without keys.
+    pub fn no_cluster(&self) -> CtlError {
+        let namespace = self.settings.namespace.trim_matches('/');
+        CtlError::new(format!("there is no cluster in namespace {namespace}"))
+            .ending(Exit::NotFound)
+            .next("check the DCS and the namespace, or start the first member")
     }
 
     /// The error for a misspelt cluster, with what may have been meant.

@@ -55,6 +55,18 @@ pub enum Verb {
     Delete,
 }
 
+impl std::fmt::Display for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let verb = match self.verb {
+            Verb::Post => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        };
+        write!(f, "{verb} {}", self.path)?;
+        self.body.as_ref().map_or(Ok(()), |body| write!(f, " {body}"))
+    }
+}
+
 impl Request {
     /// A `POST` with a JSON object.
     pub fn post(path: &'static str, body: Map<String, Value>, limit: Duration) -> Self {

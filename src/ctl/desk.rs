@@ -3,19 +3,23 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Zoned;
 
 use crate::api::Client;
-use crate::cluster::{ClusterView, FailoverKey, Version};
+use crate::cluster::{ClusterView, FailoverKey, MemberName, Version};
 use crate::dcs::Dcs;
 
 use super::commands::list::{self, Mode};
 use super::context::Groups;
 use super::delivery::{self, Delivery, Patience, Request};
-use super::plan::{Answer, Answers, Question, Refusal, Scene, Stop};
+use super::plan::{Answer, Answers, Pace, Question, Refusal, Scene, Stop};
 use super::ui::Tone;
 use super::{Context, CtlError, Exit};
+
+/// From one look at the members to the next.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 impl From<Refusal> for CtlError {
     fn from(refusal: Refusal) -> Self {
@@ -130,6 +134,48 @@ impl<'a> Desk<'a> {
         let api_url = super::targets::find(view, member).and_then(|member| member.api_url());
         let _progress = self.context.ui.progress(&format!("waiting for {member}"));
         delivery::deliver(client, Patience::default(), api_url, request).await
+    }
+
+    /// Where nothing is to be done (`--dry-run`): says what would be requested of whom. `false` otherwise.
+    pub fn rehearses(&self, members: &[MemberName], request: &Request) -> Result<bool, CtlError> {
+        if !self.context.own.dry_run {
+            return Ok(false);
+        }
+        for name in members {
+            self.result_of(name, &format!("Would ask {name}: {request}"))?;
+        }
+        if members.is_empty() {
+            self.result("Nobody would be asked for anything")?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until every member runs and replicates again, and shows them (`--wait`).
+    pub async fn until_whole(&self, before: &ClusterView) -> Result<Exit, CtlError> {
+        let limit = super::handover::pickup_limit(Pace::of(before)) + Pace::of(before).start_timeout;
+        let deadline = tokio::time::Instant::now() + limit;
+        let _progress = self.context.ui.progress("waiting for the members to be whole again");
+        loop {
+            let view = self.load().await?;
+            let troubles = list::view(self.cluster, self.groups, &view, false).problems();
+            let is_late = tokio::time::Instant::now() >= deadline;
+            if troubles.is_empty() || is_late {
+                self.table(&view)?;
+            }
+            if troubles.is_empty() {
+                return Ok(Exit::Done);
+            }
+            if is_late {
+                let error = CtlError::new(format!("it is done, but not well after {} s", limit.as_secs()));
+                return Err(error.because(troubles.join("; ")).ending(Exit::Partly).next("look at `list`"));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Whether the end of it all is to be waited for.
+    pub fn waits(&self) -> bool {
+        self.context.own.wait
     }
 
     /// The present moment in the local time zone.

@@ -103,13 +103,17 @@ pub fn plan(scene: &Scene<'_>, kind: Kind, asked: &Asked, answers: &mut Answers<
         Kind::Switchover => pick_moment(scene, asked, answers)?,
         Kind::Failover => None,
     };
+    let warning = replaced(scene).filter(|_| scene.is_strict);
     if scene.is_forced {
         check_lossless(scene, kind, candidate.as_deref())?;
     } else {
+        if let Some(warning) = &warning {
+            answers.confirm(format!("{warning}. Shall it be replaced?"), &format!("Aborting {}", kind.word()))?;
+        }
         confirm(scene, kind, (leader.as_deref(), candidate.as_deref(), scheduled.as_ref()), answers)?;
     }
     let addressee = leader.as_deref().or(candidate.as_deref()).unwrap_or_default().into();
-    let warning = replaced(scene).filter(|_| scene.is_strict);
+    let warning = warning.filter(|_| scene.is_forced);
     Ok(Handover { kind, leader, candidate, scheduled, addressee, warning })
 }
 

@@ -27,6 +27,7 @@ pub mod desk;
 pub mod error;
 pub mod exit;
 pub mod handover;
+pub mod health;
 pub mod known;
 pub mod libpq;
 pub mod outcome;

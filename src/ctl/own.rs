@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum, value_parser};
 
 use super::render::Format;
+use super::targets::RoleFilter;
 
 /// Heading of these options in the help.
 const HEADING: &str = "Common options";
@@ -38,7 +39,34 @@ pub struct Own {
     pub format: Option<Format>,
     /// `--member-url`: members to ask when the DCS does not answer.
     pub member_urls: Vec<String>,
+    /// `list --role`: only members with this role are shown.
+    pub role: Option<RoleFilter>,
+    /// `list --member`: only these members are shown.
+    pub members: Vec<String>,
+    /// `list --check`: clusters that are not as they should be are a failure.
+    pub check: bool,
+    /// `--dry-run`: nothing is asked of anybody, only said.
+    pub dry_run: bool,
+    /// `--wait` of commands that are theirs without it: until the cluster is whole again.
+    pub wait: bool,
 }
+
+/// Commands whose work is done by requests that can be shown instead of made.
+const REHEARSED: [&str; 10] = [
+    "demote-cluster",
+    "failover",
+    "flush",
+    "pause",
+    "promote-cluster",
+    "reinit",
+    "reload",
+    "restart",
+    "resume",
+    "switchover",
+];
+
+/// Commands after which the servers take a while to be what they were, or somebody else.
+const WAITING: [&str; 3] = ["failover", "restart", "switchover"];
 
 impl Own {
     /// Adds the options to a command line.
@@ -53,7 +81,9 @@ impl Own {
             let sub = if asks { with_yes(sub) } else { sub };
             let has_format = sub.get_arguments().any(|arg| arg.get_long() == Some("format"));
             let sub = if has_format { sub } else { sub.arg(outcome_format()) };
-            if is_list { sub.arg(member_url()) } else { sub }
+            let sub = if REHEARSED.contains(&sub.get_name()) { sub.arg(dry_run()) } else { sub };
+            let sub = if WAITING.contains(&sub.get_name()) { sub.arg(wait()) } else { sub };
+            if is_list { sub.args(of_list()) } else { sub }
         })
     }
 
@@ -63,12 +93,21 @@ impl Own {
         Self {
             timeout: value(matches, after, "own_timeout"),
             color: value(matches, after, "own_color").unwrap_or_default(),
-            yes: after.is_some_and(|sub| matches!(sub.try_get_one::<bool>("own_yes"), Ok(Some(true)))),
+            yes: is_set(after, "own_yes"),
             context: value(matches, after, "own_context"),
             format: after.and_then(format),
             member_urls: values(after, "own_member_url"),
+            role: after.and_then(|sub| sub.try_get_one("own_role").ok().flatten().copied()),
+            members: values(after, "own_member"),
+            check: is_set(after, "own_check"),
+            dry_run: is_set(after, "own_dry_run"),
+            wait: is_set(after, "own_wait"),
         }
     }
+}
+
+fn is_set(after: Option<&ArgMatches>, id: &str) -> bool {
+    after.is_some_and(|sub| matches!(sub.try_get_one::<bool>(id), Ok(Some(true))))
 }
 
 fn value<T: Clone + Send + Sync + 'static>(before: &ArgMatches, after: Option<&ArgMatches>, id: &str) -> Option<T> {
@@ -113,10 +152,28 @@ fn format(sub: &ArgMatches) -> Option<Format> {
     Format::from_str(word, true).ok().filter(|_| is_said)
 }
 
-fn member_url() -> Arg {
-    let arg = Arg::new("own_member_url").long("member-url").value_name("URL").action(ArgAction::Append);
-    arg.help("Ask this member's REST API when the DCS does not answer; may be given several times")
-        .help_heading(HEADING)
+fn dry_run() -> Arg {
+    let arg = Arg::new("own_dry_run").long("dry-run").action(ArgAction::SetTrue).help_heading(HEADING);
+    arg.help("Check everything, ask nothing, and only say what would be requested of whom")
+}
+
+fn wait() -> Arg {
+    let arg = Arg::new("own_wait").long("wait").action(ArgAction::SetTrue).help_heading(HEADING);
+    arg.help("Wait until every member runs and replicates again, and show them")
+}
+
+fn of_list() -> [Arg; 4] {
+    let url = Arg::new("own_member_url").long("member-url").value_name("URL").action(ArgAction::Append);
+    let role = Arg::new("own_role").short('r').long("role").value_name("ROLE").value_parser(value_parser!(RoleFilter));
+    let member = Arg::new("own_member").short('m').long("member").value_name("NAME").action(ArgAction::Append);
+    let check = Arg::new("own_check").long("check").action(ArgAction::SetTrue);
+    [
+        role.help("Only members with this role"),
+        member.help("Only this member; may be given several times"),
+        check.help("Fail if a cluster is not as it should be, and say why"),
+        url.help("Ask this member's REST API when the DCS does not answer; may be given several times")
+            .help_heading(HEADING),
+    ]
 }
 
 /// A positive number of seconds, fractions included.

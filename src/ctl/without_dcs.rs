@@ -14,7 +14,7 @@ use crate::cluster::tags::is_truthy;
 use crate::cluster::{Lag, Lsn};
 
 use super::commands::list::{MembersView, Mode, Part, Position, Row, ShownRole, Switchover};
-use super::commands::list::{pending_reasons, scheduled_restart};
+use super::commands::list::{lag_limit, pending_reasons, scheduled_restart};
 use super::context::Groups;
 use super::known::{Known, KnownMember};
 use super::{Context, CtlError, ErrorKind, Exit};
@@ -276,7 +276,10 @@ fn part(group: i64, answers: &[&Answer]) -> Part {
         let text = |key: &str| planned.get(key).and_then(Value::as_str).map(str::to_owned);
         Some(Switchover { at: text("at")?, from: text("from"), to: text("to") })
     });
-    Part { group, initialize: system.map(str::to_owned), mode, leader, switchover, rows }
+    let initialize = system.map(str::to_owned);
+    // Only the DCS knows another one.
+    let lag_limit = lag_limit(None);
+    Part { group, initialize, mode, leader, switchover, lag_limit, rows }
 }
 
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -352,6 +355,7 @@ fn row_of_status(name: &str, data: &Map<String, Value>, answer: &Answer, leader:
 fn row(name: &str, role: ShownRole, state: &str, data: &Map<String, Value>) -> Row {
     Row {
         name: name.to_owned(),
+        is_shown: true,
         address: None,
         api_url: None,
         role,

@@ -411,6 +411,13 @@ impl Dcs for Etcd3 {
         Ok(self.layout.names(keys.into_iter()))
     }
 
+    async fn load_all(&self, group: Option<u32>) -> Result<BTreeMap<String, ClusterView>, DcsError> {
+        let plan = self.plan("reading all clusters", true);
+        let answered = self.ask(&request::read_prefix(&self.layout.prefix(), false), &plan).await?;
+        let keys: Vec<KeyValue> = answered.answer.kvs.into_iter().filter_map(request::key_value).collect();
+        Ok(self.layout.views(&keys, group))
+    }
+
     async fn delete_cluster(&self) -> Result<(), DcsError> {
         let plan = self.plan("deleting the cluster", true);
         self.ask(&request::delete_prefix(&self.layout.prefix()), &plan).await?;

@@ -4,6 +4,8 @@
 //! same cluster can never disagree on a spelling. Reading forgives what members of any age have written; writing
 //! keeps to the one form that Patroni members write.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::cluster::{ClusterView, LeaderKey, Member, MemberName, Session, Version};
@@ -86,6 +88,19 @@ impl Layout {
         let first = |key: &'a str| key.strip_prefix(&prefix)?.split_once('/').map(|(first, _)| first);
         let names: std::collections::BTreeSet<&str> = keys.filter_map(first).collect();
         names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The views of all clusters whose keys, in their order, stand below the prefix of a layout without a scope: by
+    /// name, each as a layout with this Citus group would see it.
+    pub fn views(&self, keys: &[KeyValue], group: Option<u32>) -> BTreeMap<String, ClusterView> {
+        let prefix = self.prefix();
+        let name = |kv: &KeyValue| Some(kv.key.strip_prefix(&prefix)?.split_once('/')?.0.to_owned());
+        let of_one = |keys: &[KeyValue]| {
+            let name = keys.first().and_then(name).filter(|name| !name.is_empty())?;
+            let layout = Self { scope_prefix: format!("{prefix}{name}/"), group };
+            Some((name, layout.view(keys)))
+        };
+        keys.chunk_by(|one, next| name(one) == name(next)).filter_map(of_one).collect()
     }
 
     /// Whether the other groups of a Citus cluster are part of the view.

@@ -120,6 +120,12 @@ pub trait Dcs: Send + Sync {
         Err(DcsError::Refused { what: "reading the names of the clusters".to_owned(), source: None })
     }
 
+    /// Reads every cluster at one moment, by name, each with the keys of this Citus group: of a connection whose scope
+    /// is empty. Only the CLI needs it, to show many clusters without asking for each.
+    async fn load_all(&self, _group: Option<u32>) -> Result<BTreeMap<String, ClusterView>, DcsError> {
+        Err(DcsError::Refused { what: "reading all clusters".to_owned(), source: None })
+    }
+
     /// Deletes everything below the cluster's prefix.
     async fn delete_cluster(&self) -> Result<(), DcsError>;
 }

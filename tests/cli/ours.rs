@@ -176,10 +176,57 @@ async fn the_only_cluster_need_not_be_named() {
         assert!(said.ends_with("[exit] 0\n"), "{said}");
     }
     bench.import("syn_gl");
-    let several = shown(&bench, "pgherdctl -d 127.0.0.1:2379 list", "", &[]).await;
+    let several = shown(&bench, "pgherdctl -d 127.0.0.1:2379 history", "", &[]).await;
     assert!(several.contains("name one of: demo, gl") && several.ends_with("[exit] 2\n"), "{several}");
     let theirs = shown(&bench, "patronictl -d etcd3://127.0.0.1:2379 list", "", &[]).await;
     assert!(theirs.contains("No cluster names were provided"), "{theirs}");
+}
+
+/// Nobody names a cluster: all are shown. Many names are the same read, in the order of the names.
+#[tokio::test]
+async fn all_clusters_of_a_namespace() {
+    let bench = Bench::new();
+    ["syn_gl", "healthy", "syn_cit"].iter().for_each(|fixture| bench.import(fixture));
+    let all = shown(&bench, "pgherdctl -d 127.0.0.1:2379 list", "", &[]).await;
+    assert!(all.find("Cluster demo (") < all.find("Cluster gl (") && all.ends_with("[exit] 0\n"), "{all}");
+    assert!(all.contains("warning: not shown, because they have other keys (Citus?): cit"), "{all}");
+    let tree = shown(&bench, "pgherdctl -d 127.0.0.1:2379 topology -f json", "", &[]).await;
+    assert!(tree.contains(r#""name": "demo""#) && tree.contains(r#""name": "gl""#), "{tree}");
+    let names = ["nosuch", "gl"].iter().chain(&["demo"; 16]).copied().collect::<Vec<_>>().join(" ");
+    let theirs = shown(&bench, &format!("patronictl -c ctl.yml list {names}"), "", &[]).await;
+    let mut one_by_one = String::new();
+    for name in names.split(' ') {
+        let said = shown(&bench, &format!("patronictl -c ctl.yml list {name}"), "", &[]).await;
+        one_by_one += said.split_once('\n').unwrap().1.trim_end_matches("[exit] 0\n");
+    }
+    assert_eq!(theirs.split_once('\n').unwrap().1, format!("{one_by_one}[exit] 0\n"));
+    let coordinators = shown(&bench, "pgherdctl -c citus.yml list cit -f json", "", &[]).await;
+    assert!(coordinators.contains(r#""group": 2"#), "{coordinators}");
+}
+
+/// Only some members, and whether all is well.
+#[tokio::test]
+async fn members_by_role_and_name_and_a_verdict() {
+    let bench = Bench::new();
+    ["healthy", "syn_lags"].iter().for_each(|fixture| bench.import(fixture));
+    let run = async |args: &str| shown(&bench, &format!("pgherdctl -c ctl.yml {args}"), "", &[]).await;
+    let leader = run("list -r leader -f tsv").await;
+    assert!(leader.contains("\tpg1\t") && leader.lines().count() == 4, "{leader}");
+    let replicas = run("topology --role replica").await;
+    assert!(!replicas.contains("pg1 ") && replicas.contains("+ pg2"), "{replicas}");
+    let named = run("list --member pg3 -m pg2 -f json").await;
+    assert!(!named.contains(r#""name": "pg1""#) && named.contains(r#""name": "pg2""#), "{named}");
+    assert!(named.contains(r#""leader": "pg1""#), "what is said of the cluster stays: {named}");
+    let nobody = run("list -m pg9").await;
+    assert!(nobody.contains("has a member pg9") && nobody.ends_with("[exit] 3\n"), "{nobody}");
+
+    let well = run("list --check").await;
+    assert!(well.ends_with("[exit] 0\n") && !well.contains("[stderr]"), "{well}");
+    let ill = run("list lags --check -m r00").await;
+    assert!(ill.contains("error: cluster lags: r05 is") || ill.contains("error: cluster lags: r06 is 1.5 MB"), "{ill}");
+    assert!(ill.contains("error: cluster lags: x3 is starting") && ill.ends_with("[exit] 1\n"), "{ill}");
+    let theirs = shown(&bench, "patronictl -c ctl.yml list --check", "", &[]).await;
+    assert!(theirs.ends_with("[exit] 2\n"), "{theirs}");
 }
 
 #[tokio::test]

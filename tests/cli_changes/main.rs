@@ -10,6 +10,7 @@ mod outcomes;
 mod recorded;
 mod stage;
 mod transcript;
+mod unreachable;
 mod without_dcs;
 
 #[path = "../support/etcd.rs"]

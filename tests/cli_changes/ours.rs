@@ -178,6 +178,67 @@ async fn a_scheduled_switchover_is_not_replaced_without_a_word() {
     let said = run(&stage, "switchover demo --force --scheduled 2040-02-01T03:00Z").await;
     let warning = "This replaces the switchover to pg2 that was scheduled for 2040-01-01T03:00:00+00:00";
     assert!(said.exit == 0 && said.stderr.contains(warning), "{said:?}");
+
+    // Whoever can be asked is asked.
+    let before = stage.requests();
+    let later = "switchover demo --leader pg1 --candidate pg3 --scheduled 2040-02-01T03:00Z";
+    let said = run_with(&stage, later, "n\n").await;
+    assert!(said.exit == 1 && said.stderr.contains(&format!("{warning}. Shall it be replaced?")), "{said:?}");
+    assert_eq!(stage.requests(), before);
+    stage.member("pg1").will("POST /switchover", say(202, "Switchover scheduled"));
+    let said = run_with(&stage, later, "y\ny\n").await;
+    assert_eq!(said.exit, 0, "{said:?}");
+}
+
+/// Everything is checked and nothing requested.
+#[tokio::test]
+async fn a_rehearsal_changes_nothing() {
+    let stage = Stage::healthy().await;
+    let at = json!({"leader": "pg1", "scheduled_at": "2040-01-01T03:00:00+00:00"});
+    for (args, wanted) in [
+        ("switchover demo", r#"Would ask pg1: POST /switchover {"candidate":null,"leader":"pg1"}"#),
+        ("failover demo --candidate pg2", r#"Would ask pg1: POST /failover {"candidate":"pg2"}"#),
+        ("restart demo -r replica", "Would ask pg2: POST /restart {}\nWould ask pg3: POST /restart {}"),
+        ("restart demo --pending", "Nobody would be asked for anything"),
+        ("reload demo pg3", "Would ask pg3: POST /reload"),
+        ("reinit demo pg2", r#"Would ask pg2: POST /reinitialize {"force":false,"from_leader":false}"#),
+        ("flush demo restart", "Nobody would be asked for anything"),
+        ("flush demo switchover", "Would ask pg1: DELETE /switchover"),
+        ("pause demo", r#"Would ask pg1: PATCH /config {"pause":true}"#),
+        ("demote-cluster demo --host h", r#"Would ask pg1: PATCH /config {"standby_cluster":{"host":"h"}}"#),
+    ] {
+        if args.starts_with("flush demo s") {
+            stage.store.put("/service/demo/failover", at.to_string());
+        }
+        let before = stage.store.keys();
+        let said = run(&stage, &format!("{args} --dry-run")).await;
+        assert_eq!((said.exit, said.stdout.trim_end()), (0, wanted), "{args}: {said:?}");
+        assert_eq!(stage.store.keys(), before);
+    }
+    // What would be refused is refused.
+    assert_eq!(run(&stage, "switchover demo --candidate pg9 --dry-run").await.exit, 3);
+    assert_eq!(run(&stage, "resume demo --dry-run").await.exit, 1);
+    assert!(stage.requests().is_empty(), "{:?}", stage.requests());
+    let args = ["switchover", "demo", "--force", "--dry-run"];
+    assert_eq!(stage.run(Personality::Patronictl, &args, "").await.exit, 2);
+}
+
+/// The end is when everybody is whole again.
+#[tokio::test]
+async fn the_members_are_waited_for() {
+    let stage = Stage::healthy().await;
+    stage.edit("members/pg2", "replication_state", "".into());
+    let store = stage.store.clone();
+    stage.member("pg1").will("POST /switchover", say(200, "Successfully switched over to \"pg3\""));
+    let (said, ()) = tokio::join!(run(&stage, "switchover demo --candidate pg3 --force --wait"), async {
+        while stage.member("pg1").log().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        edit(&store, "/service/demo/members/pg2", "replication_state", "streaming".into());
+    });
+    assert_eq!(said.exit, 0, "{said:?}");
+    let last = said.stderr.rsplit("Cluster demo").next().unwrap();
+    assert_eq!(last.matches("streaming").count(), 2, "{said:?}");
 }
 
 #[tokio::test]

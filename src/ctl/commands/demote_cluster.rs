@@ -117,11 +117,20 @@ pub(super) async fn change(
     desk.table(&view)?;
     let is_agreed = desk.agreed(is_forced);
     desk.settle(|answers| confirm(answers, cluster, is_agreed, direction)).await?;
-    request(&desk, &view, &leader, direction, section).await?;
+    let made = request_of(&view, section);
+    if desk.rehearses(std::slice::from_ref(&leader), &made)? {
+        return Ok(Exit::Done);
+    }
+    request(&desk, &view, &leader, direction, &made).await?;
     let after = wait(&desk, &view, &leader, direction).await?;
     desk.result(&stamped(&desk, &format!("cluster is successfully {}", direction.done)))?;
     desk.table(&after)?;
     Ok(Exit::Done)
+}
+
+fn request_of(view: &ClusterView, section: Value) -> Request {
+    let body = Some(json!({ "standby_cluster": section }));
+    Request { verb: Verb::Patch, path: "/config", body, limit: quick_limit(view) }
 }
 
 /// The leader changes the configuration; nobody else is asked, because a leader that cannot be reached could not be
@@ -131,12 +140,10 @@ async fn request(
     view: &ClusterView,
     leader: &MemberName,
     direction: &Direction,
-    section: Value,
+    request: &Request,
 ) -> Result<(), CtlError> {
-    let body = Some(json!({ "standby_cluster": section }));
-    let request = Request { verb: Verb::Patch, path: "/config", body, limit: quick_limit(view) };
     let what = format!("Failed to {} {} cluster", direction.verb, desk.cluster);
-    let answer = match desk.send(&desk.client()?, view, leader, &request).await {
+    let answer = match desk.send(&desk.client()?, view, leader, request).await {
         Delivery::Answered(answer) if answer.status == 200 => return Ok(()),
         Delivery::Answered(answer) => answer,
         Delivery::NotMade(why) => {

@@ -1,7 +1,7 @@
 //! `flush`: take back what was scheduled.
 
 use crate::api::HttpAnswer;
-use crate::cluster::{ClusterView, Member};
+use crate::cluster::{ClusterView, Member, MemberName};
 use crate::ctl::advice::next_step;
 use crate::ctl::delivery::{Delivery, Request, Verb};
 use crate::ctl::desk::Desk;
@@ -82,11 +82,18 @@ async fn restarts(desk: &Desk<'_>, view: &ClusterView, members: &[String], args:
     let members = desk.settle(|answers| targets::settle(view, &wanted, is_agreed, answers)).await?;
     let client = desk.client()?;
     let request = Request { verb: Verb::Delete, path: "/restart", body: None, limit: quick_limit(view) };
+    let is_set = |name: &&MemberName| {
+        let member = targets::find(view, name);
+        member.and_then(|member| member.data.get("scheduled_restart")).is_some_and(is_scheduled)
+    };
+    let with_one: Vec<MemberName> = members.iter().filter(is_set).cloned().collect();
+    if desk.rehearses(&with_one, &request)? {
+        return Ok(Exit::Done);
+    }
     let action = "flush scheduled restart";
     let mut ends = Vec::new();
     for (index, name) in members.iter().enumerate() {
-        let member = targets::find(view, name);
-        if !member.and_then(|member| member.data.get("scheduled_restart")).is_some_and(is_scheduled) {
+        if !with_one.contains(name) {
             desk.result_of(name, &format!("No scheduled restart for member {name}"))?;
             ends.push(Exit::Done);
             continue;
@@ -126,8 +133,12 @@ async fn switchover(desk: &Desk<'_>, view: &ClusterView) -> Result<Exit, CtlErro
     let has_api = |member: &&Member| member.api_url().is_some();
     let (first, others): (Vec<_>, Vec<_>) =
         view.members.iter().filter(has_api).map(|member| &member.name).partition(|name| view.has_lock(name));
+    let asked: Vec<MemberName> = first.into_iter().chain(others).cloned().collect();
+    if desk.rehearses(&asked[..asked.len().min(1)], &request)? {
+        return Ok(Exit::Done);
+    }
     let mut end = Exit::Unreachable;
-    for name in first.into_iter().chain(others) {
+    for name in &asked {
         match desk.send(&client, view, name, &request).await {
             Delivery::Answered(HttpAnswer { status: 200, text, .. }) => {
                 desk.result(&format!("Success: {text}"))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::cluster::tags::{as_boolish, is_truthy};
+use crate::cluster::tags::{as_boolish, as_integer, is_truthy};
 use crate::cluster::{ClusterView, Lag, Lsn, Member};
 use crate::ctl::context::Groups;
 use crate::ctl::known::Known;
@@ -81,12 +81,10 @@ pub async fn show(context: &Context<'_>, wanted: &Wanted<'_>) -> Result<Exit, Ct
     let scope = context.settings.scope.clone();
     let clusters: Vec<String> =
         if wanted.clusters.is_empty() { scope.into_iter().collect() } else { wanted.clusters.to_vec() };
-    if clusters.is_empty() {
-        if context.personality().is_patronictl() {
-            context.ui.warn("Listing members: No cluster names were provided")?;
-            return Ok(Exit::Done);
-        }
-        context.cluster_name(None)?;
+    // Ours shows all clusters of the namespace then.
+    if clusters.is_empty() && context.personality().is_patronictl() {
+        context.ui.warn("Listing members: No cluster names were provided")?;
+        return Ok(Exit::Done);
     }
     let Some(period) = wanted.period else { return round(context, wanted, &clusters).await };
     context.ui.clear_screen()?;
@@ -111,9 +109,20 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
     let ui = context.ui;
     let mut views = Vec::new();
     let mut is_first = true;
-    for name in clusters {
-        let groups = context.groups(wanted.group);
-        let view = look(context, name, groups, wanted.is_extended).await?;
+    let groups = context.groups(wanted.group);
+    let mut at_once = if clusters.is_empty() || clusters.len() > FEW {
+        look_at_many(context, clusters, groups, wanted.is_extended).await?.into_iter()
+    } else {
+        Vec::new().into_iter()
+    };
+    let mut names = clusters.iter();
+    loop {
+        let mut view = match (at_once.next(), names.next()) {
+            (Some(view), _) => view,
+            (None, Some(name)) => look(context, name, groups, wanted.is_extended).await?,
+            (None, None) => break,
+        };
+        view.show_only(context.own.role, &context.own.members);
         if is_first && wanted.has_timestamp {
             if context.personality().is_patronictl() { ui.data(&ui.now_text())? } else { ui.say(&ui.now_text())? }
         }
@@ -131,9 +140,10 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
     for remark in views.iter().filter_map(|view| view.source.remark(&view.cluster)) {
         ui.warn(&remark)?;
     }
+    let end = judge(context, &views)?;
     let unknown: Vec<&str> = views.iter().filter(|view| view.is_unknown).map(|view| view.cluster.as_str()).collect();
     if unknown.is_empty() {
-        return Ok(Exit::Done);
+        return Ok(end);
     }
     let prefix = format!("/{}/", context.settings.namespace.trim_matches('/'));
     ui.warn(&format!("nothing is known of {} below {prefix}: check the name and the namespace", unknown.join(", ")))?;
@@ -143,6 +153,57 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
         }
     }
     Ok(Exit::NotFound)
+}
+
+/// Up to so many clusters are read one by one, more of them with all others of the namespace.
+const FEW: usize = 16;
+
+/// Reads clusters, all of the namespace unless some are named, at one moment.
+async fn look_at_many(
+    context: &Context<'_>,
+    names: &[String],
+    groups: Groups,
+    is_extended: bool,
+) -> Result<Vec<MembersView>, CtlError> {
+    let all = context.load_all(groups).await?;
+    if !names.is_empty() {
+        let unknown = ClusterView::default();
+        let one = |name: &String| view(name, groups, all.get(name).unwrap_or(&unknown), is_extended);
+        return Ok(names.iter().map(one).collect());
+    }
+    if all.is_empty() {
+        return Err(context.no_cluster());
+    }
+    let (known, strange): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, one)| *one != ClusterView::default());
+    if !strange.is_empty() {
+        let names: Vec<&str> = strange.iter().map(|(name, _)| name.as_str()).collect();
+        context.ui.warn(&format!("not shown, because they have other keys (Citus?): {}", names.join(", ")))?;
+    }
+    Ok(known.iter().map(|(name, one)| view(name, groups, one, is_extended)).collect())
+}
+
+/// What `--member` and `--check` find wrong.
+fn judge(context: &Context<'_>, views: &[MembersView]) -> Result<Exit, CtlError> {
+    let mut end = Exit::Done;
+    let is_there = |name: &&String| views.iter().flat_map(MembersView::rows).any(|row| row.name == **name);
+    for name in context.own.members.iter().filter(|name| !is_there(name)) {
+        context.ui.complain(&format!(
+            "{} no cluster shown here has a member {name}",
+            context.ui.paint(Tone::Bad, "error:")
+        ))?;
+        end = Exit::NotFound;
+    }
+    if !context.own.check {
+        return Ok(end);
+    }
+    for view in views {
+        for problem in view.problems() {
+            let problem = format!("cluster {}: {problem}", view.cluster);
+            context.ui.complain(&format!("{} {problem}", context.ui.paint(Tone::Bad, "error:")))?;
+            end = if end == Exit::NotFound { end } else { Exit::Failed };
+        }
+    }
+    Ok(end)
 }
 
 /// Reads a cluster; where the DCS does not answer, from its members.
@@ -200,6 +261,8 @@ pub struct Part {
     pub leader: Option<String>,
     /// A switchover to come.
     pub switchover: Option<Switchover>,
+    /// A member further behind than this is no candidate (`maximum_lag_on_failover`).
+    pub lag_limit: u64,
     /// Members by name.
     pub rows: Vec<Row>,
 }
@@ -300,6 +363,8 @@ pub struct Position {
 pub struct Row {
     /// Name.
     pub name: String,
+    /// Whether it is among those that were asked for.
+    pub is_shown: bool,
     /// Host and port of its PostgreSQL.
     pub address: Option<(String, u16)>,
     /// REST address.
@@ -354,7 +419,14 @@ fn part(group: i64, cluster: &ClusterView) -> Part {
     let mut rows: Vec<Row> = cluster.members.iter().map(|member| row(member, cluster, mode)).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     let leader = cluster.leader_name().map(ToString::to_string);
-    Part { group, initialize: cluster.initialize.clone(), mode, leader, switchover, rows }
+    let lag_limit = lag_limit(cluster.config_document());
+    Part { group, initialize: cluster.initialize.clone(), mode, leader, switchover, lag_limit, rows }
+}
+
+/// The setting with its default.
+pub(crate) fn lag_limit(document: Option<&Map<String, Value>>) -> u64 {
+    let set = document.and_then(|document| as_integer(document.get("maximum_lag_on_failover")?));
+    set.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(1_048_576)
 }
 
 fn row(member: &Member, cluster: &ClusterView, mode: Mode) -> Row {
@@ -371,6 +443,7 @@ fn row(member: &Member, cluster: &ClusterView, mode: Mode) -> Row {
     let state = if role == ShownRole::Leader { own_state } else { member.replication_state().unwrap_or(own_state) };
     Row {
         name: member.name.to_string(),
+        is_shown: true,
         address: member.address(),
         api_url: member.api_url().map(str::to_owned),
         role,

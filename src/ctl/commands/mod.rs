@@ -76,13 +76,13 @@ impl Command {
             Self::EditConfig(args) => args.cluster.is_none(),
             Self::Failover(args) => args.cluster.is_none(),
             Self::History(args) => args.cluster.is_none(),
-            Self::List(args) => args.clusters.is_empty(),
             Self::Pause(args) | Self::Resume(args) => args.cluster.is_none(),
             Self::PromoteCluster(args) => args.cluster.is_none(),
             Self::Query(args) => args.cluster.is_none(),
             Self::ShowConfig(args) => args.cluster.is_none(),
             Self::Switchover(args) => args.cluster.is_none(),
-            Self::Topology(args) => args.clusters.is_empty(),
+            // These show all clusters then.
+            Self::List(_) | Self::Topology(_) => false,
             Self::Flush(_) | Self::Reinit(_) | Self::Reload(_) | Self::Remove(_) | Self::Restart(_) => false,
             Self::Version(_) => false,
         }

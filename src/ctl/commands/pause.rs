@@ -58,6 +58,9 @@ pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wante
     let desk = Desk::new(context, cluster, context.default_group(args.group))?;
     let view = desk.first_load().await?;
     let members = plan(&view, is_wanted)?;
+    if desk.rehearses(&members[..members.len().min(1)], &request_of(&view, is_wanted))? {
+        return Ok(Exit::Done);
+    }
     let answer = ask_somebody(&desk, &view, &members, is_wanted).await?;
     let (word, done) = words(is_wanted);
     if answer.status != 200 {
@@ -79,6 +82,12 @@ pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wante
     Ok(Exit::Done)
 }
 
+fn request_of(view: &ClusterView, is_wanted: bool) -> Request {
+    let flag = if is_wanted { Value::Bool(true) } else { Value::Null };
+    let body = Some(json!({ "pause": flag }));
+    Request { verb: Verb::Patch, path: "/config", body, limit: quick_limit(view) }
+}
+
 /// Any member can change the configuration; the first one that answers does.
 async fn ask_somebody(
     desk: &Desk<'_>,
@@ -87,9 +96,7 @@ async fn ask_somebody(
     is_wanted: bool,
 ) -> Result<HttpAnswer, CtlError> {
     let client = desk.client()?;
-    let flag = if is_wanted { Value::Bool(true) } else { Value::Null };
-    let body = Some(json!({ "pause": flag }));
-    let request = Request { verb: Verb::Patch, path: "/config", body, limit: quick_limit(view) };
+    let request = request_of(view, is_wanted);
     for name in members {
         // A request whose answer was lost may be made of the next member: the change is the same.
         match desk.send(&client, view, name, &request).await {

@@ -59,6 +59,9 @@ pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Exit, CtlEr
     desk.table(&view)?;
     let is_agreed = desk.agreed(args.force);
     let members = desk.settle(|answers| targets::settle(&view, &wanted, is_agreed, answers)).await?;
+    if desk.rehearses(&members, &request_of(args, args.force, &view))? {
+        return Ok(Exit::Done);
+    }
     let client = desk.client()?;
     let mut ends = Vec::new();
     let mut started = BTreeMap::new();
@@ -82,6 +85,13 @@ pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Exit, CtlEr
     Ok(Exit::of_all(ends))
 }
 
+fn request_of(args: &ReinitArgs, is_forced: bool, view: &ClusterView) -> Request {
+    let mut body = Map::new();
+    body.insert("force".to_owned(), is_forced.into());
+    body.insert("from_leader".to_owned(), args.from_leader.into());
+    Request::post("/reinitialize", body, quick_limit(view))
+}
+
 /// How the request to begin went.
 enum Started {
     Yes,
@@ -99,11 +109,7 @@ async fn start(
 ) -> Result<Started, CtlError> {
     let mut is_forced = args.force;
     loop {
-        let mut body = Map::new();
-        body.insert("force".to_owned(), is_forced.into());
-        body.insert("from_leader".to_owned(), args.from_leader.into());
-        let request = Request::post("/reinitialize", body, quick_limit(view));
-        let answer = match desk.send(client, view, name, &request).await {
+        let answer = match desk.send(client, view, name, &request_of(args, is_forced, view)).await {
             Delivery::Answered(answer) => answer,
             silent => return Ok(Started::Silent(silent)),
         };

@@ -41,6 +41,9 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Exit, CtlEr
     let members = desk.settle(|answers| targets::settle(&view, &wanted, is_agreed, answers)).await?;
     let client = desk.client()?;
     let request = Request { verb: Verb::Post, path: "/reload", body: None, limit: quick_limit(&view) };
+    if desk.rehearses(&members, &request)? {
+        return Ok(Exit::Done);
+    }
     let mut ends = Vec::new();
     for (index, name) in members.iter().enumerate() {
         let answer = match desk.send(&client, &view, name, &request).await {

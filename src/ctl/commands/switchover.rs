@@ -69,8 +69,15 @@ pub(super) async fn hand_over(
     if let Some(warning) = &plan.warning {
         desk.warn(warning)?;
     }
+    if desk.rehearses(std::slice::from_ref(&plan.addressee), &made_of(&view, &plan))? {
+        return Ok(Exit::Done);
+    }
     match request(&desk, &desk.client()?, &view, &plan).await {
-        Delivery::Answered(answer) if matches!(answer.status, 200 | 202) => accepted(&desk, &plan, &answer).await,
+        Delivery::Answered(answer) if matches!(answer.status, 200 | 202) => {
+            let end = accepted(&desk, &plan, &answer).await?;
+            let is_over = end == Exit::Done && plan.scheduled.is_none();
+            if is_over && desk.waits() { desk.until_whole(&view).await } else { Ok(end) }
+        }
         Delivery::Answered(answer) => refused(&desk, kind, &answer),
         Delivery::NotMade(why) => fall_back(&desk, &view, &plan, &why, is_forced).await,
         Delivery::Unknown(why) => {
@@ -83,13 +90,16 @@ pub(super) async fn hand_over(
     }
 }
 
-async fn request(desk: &Desk<'_>, client: &Client, view: &ClusterView, plan: &Handover) -> Delivery {
-    let limit = handover::answer_limit(Pace::of(view));
+fn made_of(view: &ClusterView, plan: &Handover) -> Request {
     let path = match plan.kind {
         Kind::Switchover => "/switchover",
         Kind::Failover => "/failover",
     };
-    let made = Request::post(path, plan.body(), limit);
+    Request::post(path, plan.body(), handover::answer_limit(Pace::of(view)))
+}
+
+async fn request(desk: &Desk<'_>, client: &Client, view: &ClusterView, plan: &Handover) -> Delivery {
+    let made = made_of(view, plan);
     let delivery = desk.send(client, view, &plan.addressee, &made).await;
     match &delivery {
         // Very old agents know only the other path.

@@ -129,10 +129,11 @@ fn ordered(view: &MembersView, is_tree: bool) -> Vec<Placed<'_>> {
 
 fn in_order(part: &Part, is_tree: bool) -> Vec<Placed<'_>> {
     if !is_tree {
-        return part.rows.iter().map(|row| Placed { part, row, depth: 0 }).collect();
+        return part.rows.iter().filter(|row| row.is_shown).map(|row| Placed { part, row, depth: 0 }).collect();
     }
     let (places, _) = tree(&nodes(part));
-    places.iter().map(|place| Placed { part, row: &part.rows[place.index], depth: place.depth }).collect()
+    let places = places.iter().map(|place| Placed { part, row: &part.rows[place.index], depth: place.depth });
+    places.filter(|placed| placed.row.is_shown).collect()
 }
 
 fn nodes(part: &Part) -> Vec<Node<'_>> {

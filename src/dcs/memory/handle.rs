@@ -194,6 +194,11 @@ impl Dcs for MemoryHandle {
         self.call("reading the names of the clusters", false, read).await
     }
 
+    async fn load_all(&self, group: Option<u32>) -> Result<BTreeMap<String, ClusterView>, DcsError> {
+        let read = |state: &mut State, _: &mut Own| self.layout().views(&state.range(&self.layout().prefix()), group);
+        self.call("reading all clusters", false, read).await
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.watcher.changes.subscribe()
     }

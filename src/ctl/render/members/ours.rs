@@ -200,6 +200,7 @@ fn mark(field: Field, placed: &Placed<'_>, port: bool, view: &MembersView) -> Ma
     let manner = Manner { port, is_grid: false };
     let lag = |position: Option<Position>| match position.map(|position| position.lag) {
         Some(Lag::Bytes(0)) => Mark::plain("0"),
+        Some(Lag::Bytes(bytes)) if bytes > placed.part.lag_limit => Mark::shaded(ours::bytes(bytes), Shade::Warn),
         Some(Lag::Bytes(bytes)) => Mark::plain(ours::bytes(bytes)),
         Some(Lag::Unknown) => Mark::shaded("unknown", Shade::Warn),
         None => Mark::plain(""),
