@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::api::RunningAsLeader;
+use crate::api::{FailsafePing, RunningAsLeader};
 use crate::cluster::{ClusterView, InstanceState, Lsn, MemberName, Role, ScheduledRestart};
 use crate::config::Dynamic;
 use crate::ha::{Decision, Memory, Node, Observation, Reply, RequestKind};
@@ -55,7 +55,7 @@ pub struct State {
     /// When the members last accepted us as the leader without the DCS; none since the DCS answered again.
     pub failsafe_since: Option<Instant>,
     /// The primary that last told us that it leads without the DCS, and when.
-    pub failsafe_ping: Option<(MemberName, Instant)>,
+    pub failsafe_ping: Option<(FailsafePing, Instant)>,
     /// SIGHUP or `POST /reload` came.
     pub reload: bool,
     /// The watchdog is required and cannot be used.
@@ -145,7 +145,7 @@ impl Board {
 
     /// A primary without the DCS asks whether it may lead on: for one ttl this member will not race then. Our WAL
     /// position goes with the promise.
-    pub fn promise(&self, primary: MemberName) -> Result<Option<Lsn>, RunningAsLeader> {
+    pub fn promise(&self, primary: FailsafePing) -> Result<Option<Lsn>, RunningAsLeader> {
         // First the promise, then the look: the loop takes the key first and looks at promises then, so that one of
         // the two sees the other.
         self.update(|state| state.failsafe_ping = Some((primary, Instant::now())));

@@ -224,12 +224,11 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
 
 /// The answers count from before the first was asked for.
 async fn ask_failsafe(runner: &mut Runner, seen: &mut Observation, members: &BTreeMap<MemberName, String>) {
-    let position = seen.instance.monitor.as_ref().map(|monitor| monitor.position());
     let ping = FailsafePing {
         name: runner.node.name.clone(),
         conn_url: runner.node.conn_url.clone(),
         api_url: runner.node.api_url.clone(),
-        slots: position.map(|position| BTreeMap::from([(runner.node.name.to_string(), position)])),
+        slots: crate::ha::slot_positions(seen),
     };
     // The DCS has taken its time already, and the deadline of the lease comes nearer.
     let limit = (runner.settings.ttl / 6).min(FAILSAFE_LIMIT);

@@ -140,6 +140,6 @@ impl api::Node for AgentNode {
     }
 
     fn failsafe_ping(&self, ping: FailsafePing) -> Result<Option<Lsn>, RunningAsLeader> {
-        self.board.promise(ping.name)
+        self.board.promise(ping)
     }
 }

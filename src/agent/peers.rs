@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::api::{Client, FailsafePing};
 use crate::cluster::{MemberName, PeerAnswer};
@@ -43,13 +44,18 @@ impl Peers for RestPeers {
         ping: &FailsafePing,
         limit: Duration,
     ) -> BTreeMap<MemberName, Option<String>> {
-        // One lost packet must not cost a primary: half of the time is for a second try.
+        // One lost packet must not cost a primary, nor an agent that is just being restarted: half of the time is for a
+        // second try.
         let client = self.client().with_timeout(limit / 2);
         let told = members.iter().map(|(name, api_url)| {
             let client = client.clone();
             async move {
+                let again_at = Instant::now() + limit / 2;
                 let answer = match client.failsafe(api_url, ping).await {
-                    Err(_) => client.failsafe(api_url, ping).await,
+                    Err(_) => {
+                        tokio::time::sleep_until(again_at).await;
+                        client.failsafe(api_url, ping).await
+                    }
                     answer => answer,
                 };
                 let refusal = match answer {

@@ -15,7 +15,8 @@ use crate::cluster::{ClusterView, InstanceState, Version};
 use crate::config::{Dynamic, Limits, PostgresConfig};
 use crate::dcs::{DcsError, Timing};
 use crate::ha::{
-    self, Decision, Done, EndedTask, Level, Memory, Node, Observation, Reply, Request, RunningTask, Snapshot,
+    self, Decision, Done, EndedTask, FailsafeLeader, Level, Memory, Node, Observation, Reply, Request, RunningTask,
+    Snapshot,
 };
 use crate::postgres::{Look, PgError, StopMode, StopPlan};
 
@@ -353,7 +354,13 @@ impl Runner {
     /// One decision, with the moving parts of the observation brought up to date.
     fn decide(&mut self, seen: &mut Observation) -> Decision {
         seen.now_ms = self.ms(Instant::now());
-        seen.failsafe_ping = self.board.read(|state| state.failsafe_ping.clone()).map(|(name, at)| (name, self.ms(at)));
+        seen.failsafe_ping = self.board.read(|state| state.failsafe_ping.clone()).map(|(ping, at)| FailsafeLeader {
+            name: ping.name,
+            conn_url: ping.conn_url,
+            api_url: ping.api_url,
+            slots: ping.slots,
+            at_ms: self.ms(at),
+        });
         seen.leads_until_ms = self.lease.leads_until().map(|until| self.ms(until));
         seen.task = self.task.as_ref().map(|running| RunningTask {
             task: running.task.clone(),

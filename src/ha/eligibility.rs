@@ -9,6 +9,7 @@ use crate::cluster::{FailoverKey, Lsn, Member, MemberName, PeerAnswer, Role, Sys
 
 use super::context::Context;
 use super::decision::Step;
+use super::failsafe;
 use super::observation::Watchdog;
 
 /// Whether this node goes for the leader key.
@@ -98,16 +99,11 @@ fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
     uncounted
 }
 
-/// We have told a primary without DCS that it may lead on, and what we promised still counts. It may have asked while we
-/// took the key.
+/// It may have asked while we took the key.
 pub(super) fn has_promised(cx: &mut Context<'_>) -> bool {
-    let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
-    let Some((name, at)) = cx.seen.failsafe_ping.clone() else { return false };
-    let counts = cx.settings().failsafe_mode && cx.now().saturating_sub(at) < ttl_ms && !cx.is_primary();
-    if counts {
-        cx.info(format!("not racing: {name} leads in failsafe mode"));
-    }
-    counts
+    let Some(leader) = failsafe::promised(cx) else { return false };
+    cx.info(format!("not racing: {} leads in failsafe mode", leader.name));
+    true
 }
 
 /// An agent that was started less than a ttl ago does not know what the one before it has promised. It races only if

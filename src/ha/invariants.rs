@@ -32,6 +32,8 @@ pub fn check(seen: &Observation, decision: &Decision) -> Vec<Finding> {
         must(seen.view().is_some_and(|view| view.is_unlocked()), "nobody races for a held lock");
         let runs = seen.instance.is_postmaster_alive;
         must(runs, "only a running server races");
+        let promised = seen.failsafe_ping.as_ref().is_some_and(|leader| leader.is_promised(seen));
+        must(!promised || seen.instance.is_primary() == Some(true), "what was promised to another primary is kept");
         let by_hand = seen.view().is_some_and(|view| view.failover_request().is_some());
         let is_primary = seen.instance.is_primary() == Some(true);
         must(!seen.node.tags.nofailover() || by_hand || is_primary, "nofailover is never elected");

@@ -25,6 +25,7 @@ pub mod rules;
 mod absorb;
 mod context;
 mod eligibility;
+mod failsafe;
 mod invariants;
 mod publish;
 pub mod quorum;
@@ -39,16 +40,24 @@ pub use decision::{Decision, Level, Note, Reply, Step, Task, Verdict};
 pub use invariants::{Finding, check};
 pub use memory::{BootstrapStage, DemoteMode, Demotion, DemotionStage, Memory, RewindState};
 pub use observation::{
-    Done, EndedTask, LockOutcome, Node, Observation, Request, RequestKind, RunningTask, Snapshot, TaskOutcome, Watchdog,
+    Done, EndedTask, FailsafeLeader, LockOutcome, Node, Observation, Request, RequestKind, RunningTask, Snapshot,
+    TaskOutcome, Watchdog,
 };
 pub use reason::{Line, Reason};
+pub use slots::positions as slot_positions;
 
 use context::{Context, Flow};
 
 /// Decides what to do now. See the module's own words for how.
 pub fn decide(seen: &Observation, memory: &Memory) -> Decision {
+    let led;
     let mut cx = Context::new(seen, memory);
     absorb::absorb(&mut cx);
+    // Only now: the memory keeps what the DCS says.
+    led = failsafe::stand_in(&cx);
+    if let Some(led) = &led {
+        cx.seen = led;
+    }
     for rule in rules::TABLE {
         if let Some(flow) = (rule.decide)(&mut cx) {
             return cx.finish(rule.number, flow);

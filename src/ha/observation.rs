@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::cluster::{
-    ClusterView, Divergence, FollowChange, HistoryLine, InstanceState, MemberName, PeerAnswer, ReinitRequest,
+    ClusterView, Divergence, FollowChange, HistoryLine, InstanceState, Lsn, MemberName, PeerAnswer, ReinitRequest,
     RestartRequest, Rewound, ScheduledRestart, Started, StopProgress, Tags,
 };
 use crate::config::Dynamic;
@@ -40,8 +40,8 @@ pub struct Observation {
     /// The failsafe topology as last read or written, kept while the DCS is away: members and their REST addresses.
     #[serde(default)]
     pub failsafe: BTreeMap<MemberName, String>,
-    /// The primary that last told us, over REST, that it leads although it cannot reach the DCS, and when.
-    pub failsafe_ping: Option<(MemberName, u64)>,
+    /// The primary that last told us, over REST, that it leads although it cannot reach the DCS.
+    pub failsafe_ping: Option<FailsafeLeader>,
     /// The watchdog device.
     #[serde(default)]
     pub watchdog: Watchdog,
@@ -49,6 +49,30 @@ pub struct Observation {
     pub is_leaving: bool,
     /// Outcomes of steps already carried out in this cycle.
     pub done: Done,
+}
+
+/// A primary that leads on without the DCS, as it told us.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailsafeLeader {
+    /// Its name.
+    pub name: MemberName,
+    /// Its connection URL.
+    pub conn_url: String,
+    /// Its REST address.
+    pub api_url: String,
+    /// Where its slots are, and under the name of its own slot where it is itself.
+    #[serde(default)]
+    pub slots: Option<BTreeMap<String, Lsn>>,
+    /// When it told us so, monotonic.
+    pub at_ms: u64,
+}
+
+impl FailsafeLeader {
+    /// What it was promised counts still.
+    pub fn is_promised(&self, seen: &Observation) -> bool {
+        let ttl_ms = u64::try_from(seen.settings.ttl.as_millis()).unwrap_or(u64::MAX);
+        seen.settings.failsafe_mode && seen.now_ms.saturating_sub(self.at_ms) < ttl_ms
+    }
 }
 
 /// This node's own configuration, as far as decisions read it.

@@ -5,11 +5,12 @@ mod copies;
 mod status;
 mod wanted;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::slots::{Situation, SlotStep, plan};
-use crate::cluster::{ClusterView, SlotSync};
+use crate::cluster::{ClusterView, Lsn, SlotState, SlotSync, Upstream, WantedSlot};
 
+pub use status::positions;
 pub(super) use status::status;
 
 use super::context::Context;
@@ -45,6 +46,32 @@ pub(super) fn order(cx: &mut Context<'_>) -> Option<Reason> {
         cx.step(Step::SyncSlots(sync));
     }
     copies::order(cx, view, &wanted)
+}
+
+/// Without the DCS: moves what is here forward to where the slots of `primary` are. Nothing is created or dropped.
+pub(super) fn advance(cx: &mut Context<'_>, told: &BTreeMap<String, Lsn>, primary: Option<Upstream>) {
+    let Some(monitor) = cx.monitor().filter(|_| cx.settings().use_slots) else { return };
+    // A slot that keeps no WAL has nothing to be moved.
+    let is_ours = |slot: &&SlotState| slot.position().is_some() && !wanted::is_ignored(cx, slot);
+    let wanted = |slot: &SlotState| {
+        let logical = slot.database.clone().zip(slot.plugin.clone());
+        let to = *told.get(&slot.name)?;
+        Some(WantedSlot { name: slot.name.clone(), logical, advance_to: Some(to), ..WantedSlot::default() })
+    };
+    let wanted: Vec<WantedSlot> = monitor.slots.iter().filter(is_ours).filter_map(wanted).collect();
+    let version = cx.instance().server_version.unwrap_or(u32::MAX);
+    let situation = Situation { version, is_primary: false, is_led: true, may_drop: false };
+    let has_to_move = |step: &SlotStep| matches!(step, SlotStep::Advance { .. });
+    if plan(&monitor.slots, &wanted, situation).iter().any(has_to_move) {
+        cx.step(Step::SyncSlots(SlotSync { wanted: wanted.clone(), may_drop: false, is_led: true }));
+    }
+    let carrier = cx.me().slot_name();
+    let tending = primary.and_then(|primary| copies::tend(cx, &wanted, primary, carrier));
+    if let Some((mut tending, _)) = tending.filter(|(tending, _)| !tending.advance.is_empty()) {
+        // Whether they are safe is asked when the primary has the DCS back.
+        tending.unready.clear();
+        cx.step(Step::TendSlots(tending));
+    }
 }
 
 /// Another node leads.

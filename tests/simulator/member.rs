@@ -133,7 +133,7 @@ fn accepts(life: &Life, ping: &FailsafePing) -> Result<(), String> {
         return Err("not in failsafe mode".into());
     }
     let is_primary = state.role == Role::Primary && state.instance.state == Some(State::Running);
-    if is_primary || board.promise(ping.name.clone()).is_err() {
+    if is_primary || board.promise(ping.clone()).is_err() {
         return Err("running as a leader".into());
     }
     Ok(())

@@ -1,7 +1,9 @@
-//! The DCS did not answer: a primary must stop before its lease can have expired there.
+//! The DCS did not answer: a primary must stop before its lease can have expired there, unless every other member says
+//! that it may lead on.
 
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step, Task};
+use crate::ha::failsafe;
 use crate::ha::memory::DemoteMode;
 use crate::ha::observation::LockOutcome;
 use crate::ha::reason::Line;
@@ -17,9 +19,12 @@ pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
         return Some(flow);
     }
     if cx.is_paused() || !cx.is_alive() || !cx.is_primary() {
+        if let Some(flow) = failsafe::stand_by(cx) {
+            return Some(flow);
+        }
         return Flow::end(Line::DcsNotAccessible);
     }
-    if let Some(flow) = failsafe(cx) {
+    if let Some(flow) = failsafe::lead_on(cx) {
         return Some(flow);
     }
     if let Some(running) = &cx.seen.task
@@ -31,29 +36,6 @@ pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
     cx.info("demoting self because DCS is not accessible and I was a leader");
     cx.demote(DemoteMode::Offline, "demotion");
     Flow::end(Line::DemotedDcsNotAccessible)
-}
-
-/// In failsafe mode a primary leads on as long as every member that could take over says that it will not. `None`: it
-/// must stop.
-fn failsafe(cx: &mut Context<'_>) -> Option<Flow> {
-    if !cx.settings().failsafe_mode || !cx.seen.failsafe.contains_key(cx.me()) {
-        return None;
-    }
-    let Some(answers) = cx.done().failsafe.clone() else {
-        let others = cx.seen.failsafe.iter().filter(|(name, _)| *name != cx.me());
-        let others = others.map(|(name, api_url)| (name.clone(), api_url.clone())).collect();
-        cx.step(Step::AskFailsafe(others));
-        return Flow::ask("the members whether we may lead on");
-    };
-    let mut refusals = answers.iter().filter_map(|(name, why)| Some((name, why.as_ref()?))).peekable();
-    if refusals.peek().is_some() {
-        for (name, why) in refusals {
-            cx.warn(format!("failsafe mode: {name} does not accept us as the leader: {why}"));
-        }
-        return None;
-    }
-    cx.step(Step::LeadByFailsafe);
-    Flow::end(Line::ContinueInFailsafe)
 }
 
 /// What could not be reached, if anything.

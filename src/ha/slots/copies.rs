@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::cluster::{ClusterView, Member, SlotAdvance, SlotState, SlotTending, Upstream, WantedSlot};
 use crate::ha::context::Context;
 use crate::ha::decision::{Step, Task};
+use crate::ha::failsafe;
 use crate::ha::reason::Reason;
 
 use super::wanted;
@@ -53,11 +54,30 @@ fn relays(cx: &Context<'_>, view: &ClusterView) -> bool {
 
 /// Orders what a standby does for its copies. A copy to be made is a task, and the cycle's reason.
 pub(super) fn order(cx: &mut Context<'_>, view: &ClusterView, wanted: &[WantedSlot]) -> Option<Reason> {
-    let monitor = cx.monitor().filter(|monitor| monitor.in_recovery)?;
-    let version = cx.instance().server_version.unwrap_or(u32::MAX);
+    let monitor = cx.monitor()?;
     let leader = view.leader_member().filter(|leader| leader.name != *cx.me())?;
     let primary = cx.member_upstream(leader)?;
-    if version < CAN_ADVANCE || cx.has_lock() || is_failsafe(cx) || cx.memory.rewind.is_open() {
+    if !monitor.in_recovery || cx.has_lock() || cx.memory.rewind.is_open() {
+        return None;
+    }
+    let carrier = wanted::top_of_cascade(cx, view).unwrap_or_else(|| cx.me().clone()).slot_name();
+    let (tending, missing) = tend(cx, wanted, primary.clone(), carrier)?;
+    if !tending.advance.is_empty() || !tending.unready.is_empty() {
+        cx.step(Step::TendSlots(tending));
+    }
+    // A primary that has lost the DCS and goes on with our consent is not asked for more.
+    if failsafe::promised(cx).is_some() { None } else { copy(cx, missing, primary) }
+}
+
+/// What is to be done for the copies that are here, and those that are not here. `None`: nothing can be done for any.
+pub(super) fn tend(
+    cx: &Context<'_>,
+    wanted: &[WantedSlot],
+    primary: Upstream,
+    carrier: String,
+) -> Option<(SlotTending, Vec<WantedSlot>)> {
+    let monitor = cx.monitor().filter(|monitor| monitor.in_recovery)?;
+    if cx.instance().server_version.is_some_and(|version| version < CAN_ADVANCE) {
         return None;
     }
     let have: BTreeMap<&str, &SlotState> = monitor.slots.iter().map(|slot| (slot.name.as_str(), slot)).collect();
@@ -82,12 +102,7 @@ pub(super) fn order(cx: &mut Context<'_>, view: &ClusterView, wanted: &[WantedSl
             None => missing.push(slot.clone()),
         }
     }
-    if !advance.is_empty() || !unready.is_empty() {
-        let carrier = wanted::top_of_cascade(cx, view).unwrap_or_else(|| cx.me().clone()).slot_name();
-        let tending = SlotTending { advance, unready, primary: primary.clone(), carrier };
-        cx.step(Step::TendSlots(tending));
-    }
-    copy(cx, missing, primary)
+    Some((SlotTending { advance, unready, primary, carrier }, missing))
 }
 
 fn copy(cx: &mut Context<'_>, missing: Vec<WantedSlot>, leader: Upstream) -> Option<Reason> {
@@ -98,11 +113,4 @@ fn copy(cx: &mut Context<'_>, missing: Vec<WantedSlot>, leader: Upstream) -> Opt
     let names = missing.iter().map(|slot| slot.name.clone()).collect();
     cx.begin(Task::CopySlots { leader, slots: missing });
     Some(Reason::CopyingSlots { names })
-}
-
-/// The primary has lost the DCS and goes on with our consent: it is not asked for more.
-fn is_failsafe(cx: &Context<'_>) -> bool {
-    let ttl = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
-    cx.settings().failsafe_mode
-        && cx.seen.failsafe_ping.as_ref().is_some_and(|(_, at)| cx.now().saturating_sub(*at) < ttl)
 }

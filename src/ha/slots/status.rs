@@ -4,17 +4,24 @@ use std::collections::BTreeMap;
 
 use crate::cluster::{ClusterView, Lsn, Status};
 use crate::ha::context::Context;
+use crate::ha::observation::Observation;
 
 /// The status the holder publishes after a renewal, if it differs from what stands in the DCS.
 pub(in crate::ha) fn status(cx: &mut Context<'_>) -> Option<Status> {
     let view = cx.view()?;
-    let monitor = cx.monitor()?;
-    let position = monitor.position();
-    if position == Lsn::ZERO {
-        return None;
-    }
+    let position = cx.position().filter(|position| *position != Lsn::ZERO)?;
+    let slots = positions(cx.seen)?;
     let keeps = !cx.settings().member_slots_ttl.is_zero();
-    let configured = &cx.settings().slots;
+    let retain = if keeps { retain(cx, view, &slots) } else { None };
+    let status = Status { optime: Some(position), slots: Some(slots), retain_slots: retain };
+    (status != view.status).then_some(status)
+}
+
+/// Where a primary's slots are, for others to move theirs; under the name of its own slot, where it is itself.
+pub fn positions(seen: &Observation) -> Option<BTreeMap<String, Lsn>> {
+    let monitor = seen.instance.monitor.as_ref()?;
+    let keeps = !seen.settings.member_slots_ttl.is_zero();
+    let configured = &seen.settings.slots;
     let mut slots: BTreeMap<String, Lsn> = monitor
         .slots
         .iter()
@@ -23,11 +30,8 @@ pub(in crate::ha) fn status(cx: &mut Context<'_>) -> Option<Status> {
         .filter(|slot| !slot.is_logical() || slot.is_our_logical())
         .filter_map(|slot| Some((slot.name.clone(), slot.position()?)))
         .collect();
-    let own = cx.me().slot_name();
-    slots.insert(own.clone(), position);
-    let retain = if keeps { retain(cx, view, &slots) } else { None };
-    let status = Status { optime: Some(position), slots: Some(slots), retain_slots: retain };
-    (status != view.status).then_some(status)
+    slots.insert(seen.node.name.slot_name(), monitor.position());
+    Some(slots)
 }
 
 /// Slots of members seen within `member_slots_ttl`, our own included.

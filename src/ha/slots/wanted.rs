@@ -214,7 +214,7 @@ fn ignored(cx: &Context<'_>, slots: &mut BTreeMap<String, WantedSlot>) {
     }
 }
 
-fn is_ignored(cx: &Context<'_>, slot: &SlotState) -> bool {
+pub(super) fn is_ignored(cx: &Context<'_>, slot: &SlotState) -> bool {
     cx.settings().ignore_slots.iter().filter_map(Value::as_object).any(|matcher| {
         let field = |key: &str, value: Option<&str>| {
             matcher.get(key).is_none_or(|wanted| wanted.as_str().is_some_and(|wanted| value == Some(wanted)))

@@ -3,6 +3,28 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::cluster::SlotState;
+
+/// What `a` told us, and when.
+pub(super) fn told(at_ms: u64) -> FailsafeLeader {
+    FailsafeLeader {
+        name: "a".into(),
+        conn_url: "postgres://10.0.0.1:5432/postgres".into(),
+        api_url: "http://10.0.0.1:8008/patroni".into(),
+        slots: Some(BTreeMap::from([("a".to_owned(), Lsn(990)), ("kept".to_owned(), Lsn(950))])),
+        at_ms,
+    }
+}
+
+/// A replica that `a` told so five seconds ago.
+fn promised(seen: &mut Observation) {
+    seen.settings.failsafe_mode = true;
+    seen.failsafe_ping = Some(told(95_000));
+}
+
+fn without_dcs(seen: &mut Observation) {
+    seen.view = Snapshot::Unreachable("refused".into());
+}
 
 #[test]
 fn in_failsafe_mode_a_primary_without_dcs_leads_on_while_all_members_accept_it() {
@@ -48,7 +70,7 @@ fn in_failsafe_mode_a_primary_without_dcs_leads_on_while_all_members_accept_it()
 fn a_promise_to_a_primary_without_dcs_is_kept_even_when_the_key_was_just_taken() {
     let promised = |seen: &mut Observation| {
         seen.settings.failsafe_mode = true;
-        seen.failsafe_ping = Some(("a".into(), 95_000));
+        seen.failsafe_ping = Some(told(95_000));
         seen.done.acquire = Some(LockOutcome::Kept);
     };
     let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).play(&[follows]);
@@ -57,13 +79,170 @@ fn a_promise_to_a_primary_without_dcs_is_kept_even_when_the_key_was_just_taken()
 }
 
 #[test]
-fn failsafe_mode_bars_the_race_while_a_primary_says_it_leads() {
-    let failsafe = |seen: &mut Observation| {
-        seen.settings.failsafe_mode = true;
-        seen.failsafe_ping = Some(("a".into(), 95_000));
+fn a_primary_that_was_promised_stands_in_where_the_dcs_knows_no_leader() {
+    let unlocked = || cluster().unlocked().member_field("a", "conn_url", json!("postgres://old:1/postgres"));
+    let first = scene("b", unlocked().build()).running(false).with(promised).decide();
+    let [Step::CompareFollow(Some(upstream))] = &first.steps[..] else { panic!("{:?}", first.steps) };
+    assert_eq!(upstream.host.as_deref(), Some("10.0.0.1"), "its word counts, not what it published before");
+    let decision = scene("b", unlocked().build()).running(false).with(promised).play(&[follows]);
+    let following = "no action. I am (b), a secondary, and following a leader (a)";
+    assert_eq!((decision.rule, decision.reason.to_string().as_str()), (610, following));
+    // Its member key need not be there any more.
+    let gone = unlocked().with(|view| view.members.retain(|member| *member.name != *"a"));
+    let first = scene("b", gone.build()).running(false).with(promised).decide();
+    assert!(matches!(&first.steps[..], [Step::CompareFollow(Some(upstream))] if upstream.port == Some(5432)));
+    // The memory keeps what the DCS says.
+    let stranger = cluster().unlocked().build();
+    let decision = scene("b", stranger).running(false).with(promised).play(&[follows]);
+    assert_eq!(decision.memory.former_leader, None);
+}
+
+#[test]
+fn nobody_stands_in_for_longer_than_it_was_promised_nor_beside_a_leader() {
+    let old = |seen: &mut Observation| seen.failsafe_ping = Some(told(70_000));
+    let off = |seen: &mut Observation| seen.settings.failsafe_mode = false;
+    for change in [old as fn(&mut Observation), off] {
+        let seen = scene("b", cluster().unlocked().build()).running(false).with(promised).with(change);
+        assert!(matches!(seen.decide().steps[..], [Step::AskPeers(_)]), "{:?}", seen.decide().steps);
+        let lost = scene("b", cluster().build()).running(false).with(promised).with(change).with(without_dcs);
+        assert_eq!(lost.decide().steps, []);
+    }
+    let locked = scene("b", cluster().leader("c").build()).running(false).with(promised).play(&[follows]);
+    assert!(locked.reason.to_string().ends_with("following a leader (c)"), "{}", locked.reason);
+    // A primary has promised nothing.
+    let primary = scene("b", cluster().unlocked().build()).running(true).with(promised).decide();
+    assert!(primary.steps.contains(&Step::AcquireLeader), "{:?}", primary.steps);
+}
+
+#[test]
+fn a_standby_without_dcs_follows_whom_it_has_promised_to_if_it_follows_nobody() {
+    let alone = || scene("b", cluster().build()).running(false).with(promised).with(without_dcs);
+    let changed = |done: &mut Done| done.follow = Some(FollowChange::Reload);
+    let decision = alone().play(&[changed]);
+    let [Step::Follow(Some(upstream))] = &decision.steps[..] else { panic!("{:?}", decision.steps) };
+    assert_eq!(
+        (upstream.host.as_deref(), decision.reason.to_string().as_str()),
+        (Some("10.0.0.1"), "DCS is not accessible")
+    );
+    assert_eq!(decision.memory.rewind, RewindState::Check, "as soon as the DCS knows a leader");
+    assert_eq!(alone().play(&[follows]).steps, []);
+    assert_eq!(alone().play(&[|done| done.follow = Some(FollowChange::Restart)]).steps, [], "it is not restarted");
+
+    let streams = |seen: &mut Observation| {
+        let receiver = crate::cluster::WalReceiver { status: Some("streaming".into()), ..Default::default() };
+        seen.instance.monitor.as_mut().unwrap().receiver = Some(receiver);
     };
-    let decision = scene("b", cluster().unlocked().build()).running(false).with(failsafe).play(&[follows]);
-    assert!(decision.notes.iter().any(|note| note.text == "not racing: a leads in failsafe mode"));
+    let changes: [fn(&mut Observation); 4] = [
+        streams,
+        |seen| seen.node.tags = serde_json::from_value(json!({"nostream": true})).unwrap(),
+        |seen| seen.node.tags = serde_json::from_value(json!({"replicatefrom": "c"})).unwrap(),
+        |seen| seen.settings.pause = true,
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        assert_eq!(alone().with(change).decide().steps, [], "{i}");
+    }
+    // The DCS has last named another, and what is to be compared with the leader comes first.
+    let another = alone().remembering(|memory| memory.former_leader = Some("c".into()));
+    assert_eq!(another.decide().steps, []);
+    let open = alone().remembering(|memory| memory.rewind = RewindState::Check);
+    assert_eq!(open.decide().steps, []);
+}
+
+#[test]
+fn slots_are_where_the_promised_primary_says() {
+    let at = |name: &str, at: u64| SlotState { name: name.into(), restart_lsn: Some(Lsn(at)), ..SlotState::default() };
+    let feed = SlotState {
+        plugin: Some("pgoutput".into()),
+        database: Some("app".into()),
+        confirmed_flush_lsn: Some(Lsn(800)),
+        ..at("feed", 700)
+    };
+    let slots = |seen: &mut Observation| {
+        let document = json!({"failsafe_mode": true, "slots": {
+            "feed": {"database": "app", "plugin": "pgoutput"}, "kept": null, "more": {"database": "app", "plugin": "x"},
+        }, "ignore_slots": [{"name": "theirs"}]});
+        seen.settings = Dynamic::from_document(document.as_object().unwrap()).0;
+        let told = seen.failsafe_ping.as_mut().unwrap().slots.as_mut().unwrap();
+        told.extend([("feed", 5000), ("more", 800), ("theirs", 800)].map(|(name, at)| (name.to_owned(), Lsn(at))));
+        let streaming = crate::cluster::WalReceiver { status: Some("streaming".into()), ..Default::default() };
+        let monitor = seen.instance.monitor.as_mut().unwrap();
+        monitor.slots = vec![at("a", 990), at("c", 1), at("kept", 900), at("theirs", 7), feed.clone()];
+        monitor.receiver = Some(streaming);
+    };
+    let moved = |decision: &Decision, wants: &[(&str, u64)]| {
+        let sync = decision.steps.iter().find_map(|step| match step {
+            Step::SyncSlots(sync) => Some(sync),
+            _ => None,
+        });
+        let sync = sync.unwrap_or_else(|| panic!("{:?}", decision.steps));
+        for (name, to) in wants {
+            let slot = sync.wanted.iter().find(|slot| slot.name == *name).unwrap();
+            assert_eq!(slot.advance_to, Some(Lsn(*to)), "{name}");
+        }
+        let tending = decision.steps.iter().find_map(|step| match step {
+            Step::TendSlots(tending) => Some(tending),
+            _ => None,
+        });
+        let [advance] = &tending.unwrap().advance[..] else { panic!("{tending:?}") };
+        assert_eq!((advance.name.as_str(), advance.to), ("feed", Lsn(1000)), "as far as was replayed");
+        assert!(!decision.steps.iter().any(|step| matches!(step, Step::Begin(_))), "nothing is copied");
+        sync.clone()
+    };
+    // The DCS is there, but knows no leader.
+    let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).with(&slots).play(&[follows]);
+    moved(&decision, &[("kept", 950)]);
+    // Without the DCS what is here is moved, and nothing else is touched.
+    let decision = scene("b", cluster().build()).running(false).with(promised).with(&slots).with(without_dcs).decide();
+    let sync = moved(&decision, &[("kept", 950)]);
+    assert!(!sync.may_drop);
+    assert_eq!(sync.wanted.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["a", "kept", "feed"]);
+    let open = scene("b", cluster().build())
+        .remembering(|memory| memory.rewind = RewindState::Check)
+        .running(false)
+        .with(promised);
+    let decision = open.with(&slots).with(without_dcs).decide();
+    assert!(matches!(decision.steps[..], [Step::SyncSlots(_)]), "{:?}", decision.steps);
+    let off = |seen: &mut Observation| seen.settings.use_slots = false;
+    let decision =
+        scene("b", cluster().build()).running(false).with(promised).with(&slots).with(off).with(without_dcs).decide();
+    assert_eq!(decision.steps, []);
+}
+
+#[test]
+fn a_cascading_member_is_where_the_promised_primary_says() {
+    let view = cluster().unlocked().member_field("c", "tags", json!({"replicatefrom": "b"}));
+    let named = |seen: &mut Observation| {
+        promised(seen);
+        seen.failsafe_ping.as_mut().unwrap().slots.as_mut().unwrap().insert("c".into(), Lsn(977));
+    };
+    let decision = scene("b", view.build()).running(false).with(named).play(&[follows]);
+    let wanted = decision.steps.iter().find_map(|step| match step {
+        Step::SyncSlots(sync) => sync.wanted.iter().find(|slot| slot.name == "c"),
+        _ => None,
+    });
+    assert_eq!(wanted.unwrap().advance_to, Some(Lsn(977)));
+}
+
+#[test]
+fn a_primary_tells_where_its_slots_are() {
+    let mut scene = scene("n-1", cluster().build()).running(true);
+    let slot = |name: &str| SlotState { name: name.into(), restart_lsn: Some(Lsn(900)), ..SlotState::default() };
+    let logical = SlotState {
+        plugin: Some("pgoutput".into()),
+        database: Some("app".into()),
+        confirmed_flush_lsn: Some(Lsn(950)),
+        ..slot("feed")
+    };
+    let theirs = SlotState { is_failover: true, ..logical.clone() };
+    let theirs = SlotState { name: "theirs".into(), ..theirs };
+    scene.seen.instance.monitor.as_mut().unwrap().slots = vec![slot("b"), logical, theirs];
+    let told = |seen: &Observation| serde_json::to_value(slot_positions(seen)).unwrap();
+    assert_eq!(told(&scene.seen), json!({"b": 900, "feed": 950, "n_1": 1000}));
+    scene.seen.settings.member_slots_ttl = std::time::Duration::ZERO;
+    scene.seen.settings.slots.insert("feed".into(), json!({}));
+    assert_eq!(told(&scene.seen), json!({"feed": 950, "n_1": 1000}), "of members' slots nobody else keeps copies");
+    scene.seen.instance.monitor = None;
+    assert_eq!(told(&scene.seen), json!(null));
 }
 
 fn topology(names: &[&str]) -> BTreeMap<MemberName, String> {

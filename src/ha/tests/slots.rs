@@ -102,7 +102,7 @@ fn no_copy_is_made_where_none_is_wanted() {
         |seen| seen.settings.use_slots = false,
         |seen| {
             seen.settings.failsafe_mode = true;
-            seen.failsafe_ping = Some(("a".into(), seen.now_ms - 1));
+            seen.failsafe_ping = Some(super::failsafe::told(seen.now_ms - 1));
         },
     ];
     for (i, change) in changes.into_iter().enumerate() {
