@@ -29,7 +29,8 @@ struct Answer {
 
 #[derive(Debug, Default)]
 struct State {
-    is_asking: bool,
+    /// Since when a query is under way.
+    asking: Option<Instant>,
     last: Option<Answer>,
 }
 
@@ -46,15 +47,17 @@ impl Gauge {
     }
 
     /// What PostgreSQL says now; nothing if it does not answer. A caller that cannot wait gets what it said last,
-    /// while that is not older than a query may take: a server under load is not a server that is gone.
+    /// while that is not older than a query may take: a server under load is not a server that is gone. A query that
+    /// others have waited for is waited for no longer than they did: of a server that hangs, only the first learns it.
     pub(super) async fn read(self: &Arc<Self>, patience: Duration) -> Option<Arc<Live>> {
         let give_up = Instant::now() + patience;
         let mut answered = self.answered.subscribe();
         loop {
-            if let Some(answer) = self.fresh_or_ask() {
-                return answer.live;
-            }
-            if timeout_at(give_up, answered.changed()).await.is_err() {
+            let asked = match self.fresh_or_ask() {
+                Ok(answer) => return answer.live,
+                Err(asked) => asked,
+            };
+            if timeout_at(give_up.min(asked + patience), answered.changed()).await.is_err() {
                 let last = self.state().last.clone()?;
                 return last.live.filter(|_| last.at.elapsed() < BUDGET);
             }
@@ -65,27 +68,28 @@ impl Gauge {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An answer that is fresh; else a query is under way when this returns.
-    fn fresh_or_ask(self: &Arc<Self>) -> Option<Answer> {
+    /// An answer that is fresh; else the moment at which the query was begun that is under way when this returns.
+    fn fresh_or_ask(self: &Arc<Self>) -> Result<Answer, Instant> {
         let mut state = self.state();
         if let Some(last) = state.last.as_ref().filter(|last| last.at.elapsed() < FRESH) {
-            return Some(last.clone());
+            return Ok(last.clone());
         }
-        if !state.is_asking {
-            state.is_asking = true;
+        let under_way = state.asking;
+        let asked = *state.asking.get_or_insert_with(Instant::now);
+        if under_way.is_none() {
             let this = Arc::clone(self);
             tokio::spawn(async move {
                 // A query that panics must not leave the others waiting for it.
                 let asking = tokio::spawn(ask(Arc::clone(&this.postgres)));
                 let live = asking.await.unwrap_or_default().map(Arc::new);
                 let mut state = this.state();
-                state.is_asking = false;
+                state.asking = None;
                 state.last = Some(Answer { at: Instant::now(), live });
                 drop(state);
                 this.answered.send_replace(());
             });
         }
-        None
+        Err(asked)
     }
 }
 

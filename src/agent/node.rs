@@ -19,7 +19,7 @@ use super::gauge::Gauge;
 use super::ports::Ports;
 
 /// A health check waits no longer for PostgreSQL: load balancers ask often and give up soon.
-const HEALTH_PATIENCE: Duration = Duration::from_millis(40);
+const HEALTH_PATIENCE: Duration = Duration::from_millis(30);
 
 /// A status waits longer: who asks for it wants to know.
 const STATUS_PATIENCE: Duration = Duration::from_secs(2);
