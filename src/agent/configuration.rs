@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -213,7 +214,8 @@ fn keep_until_restart(old: &LocalConfig, new: &mut LocalConfig) -> Vec<&'static 
         new.namespace.clone_from(&old.namespace);
         kept.push("namespace");
     }
-    if new.dcs != old.dcs {
+    // Another connection to the same kind of store is made while we run; another kind is another agent.
+    if mem::discriminant(&new.dcs) != mem::discriminant(&old.dcs) {
         new.dcs = old.dcs.clone();
         kept.push("etcd3");
     }

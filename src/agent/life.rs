@@ -93,8 +93,13 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let server = Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()));
     let data_dir = server.site().data_dir();
     let link = tokio::task::block_in_place(|| guard::keeper::greet(&data_dir));
-    let configure =
-        Reloading { files: Arc::clone(files), log: log.clone(), notify: Arc::clone(notify), peers: Arc::clone(&peers) };
+    let configure = Reloading {
+        files: Arc::clone(files),
+        log: log.clone(),
+        notify: Arc::clone(notify),
+        peers: Arc::clone(&peers),
+        dcs: Arc::clone(&dcs),
+    };
     let ports = Ports {
         dcs,
         postgres: Arc::clone(&server) as Arc<dyn Postgres>,

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tracing::error;
+use tracing::{error, info};
 
 use crate::config::Dynamic;
+use crate::dcs::{Dcs, Renewed};
 
 use super::configuration::Files;
 use super::life::peer_client;
@@ -21,6 +22,7 @@ pub(super) struct Reloading {
     pub(super) log: Log,
     pub(super) notify: Arc<Notify>,
     pub(super) peers: Arc<RestPeers>,
+    pub(super) dcs: Arc<dyn Dcs>,
 }
 
 impl Reloading {
@@ -33,6 +35,19 @@ impl Reloading {
             Ok(client) => self.peers.replace(client),
             Err(error) => error!("requests to other members are made as before: {}", chain(&error)),
         }
+        match self.dcs.reconfigure(&local.dcs) {
+            Ok(renewed) => renewed.iter().for_each(|renewed| self.tell(renewed)),
+            Err(error) => error!("the connection to etcd stays as it was: {}", chain(&error)),
+        }
+    }
+
+    fn tell(&self, renewed: &Renewed) {
+        let key = renewed.key;
+        let what = match &renewed.file {
+            Some(file) => format!("{key}: {file} was replaced"),
+            None => self.files.origins().locate(key, &format!("{key} was changed")),
+        };
+        info!("{what}; it is used from now on");
     }
 }
 

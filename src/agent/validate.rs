@@ -71,6 +71,9 @@ fn read_as_agent(
         let message = format!("{kind}: this version has no such backend; configure etcd3");
         return Err(origins.locate(kind, &message));
     }
+    if let Some(problem) = local.restapi.cipher_problem() {
+        return Err(origins.locate("restapi.ciphers", &problem));
+    }
     let dynamic = local.bootstrap.as_ref().map(|bootstrap| bootstrap.dcs.clone()).unwrap_or_default();
     let (_, more) = PostgresConfig::build(&local, &dynamic).map_err(|error| chain(&error.located(origins)))?;
     let (_, timing) = Dynamic::from_document(&dynamic);

@@ -9,7 +9,7 @@ use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::cluster::ClusterView;
-use crate::config::{RestApiConfig, Secret, VerifyClient};
+use crate::config::{RestApiConfig, Secret, VerifyClient, ciphers};
 use crate::io::tls::{self, AskClients, Identity, TlsError};
 use crate::{COMPATIBLE_VERSION, VERSION};
 
@@ -157,7 +157,10 @@ fn server_tls(config: &RestApiConfig, cert: &str) -> Result<rustls::ServerConfig
         VerifyClient::Required => AskClients::Required(ca),
     };
     let password = config.keyfile_password.as_ref().map(Secret::reveal);
-    tls::server_config(Identity { cert, key: config.keyfile.as_deref(), password }, clients)
+    // A list that leaves nothing was named when it was read.
+    let suites = config.ciphers.as_deref().and_then(ciphers::allowed);
+    let identity = Identity { cert, key: config.keyfile.as_deref(), password };
+    tls::server_config(identity, clients, suites.as_deref())
 }
 
 fn extra_header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {

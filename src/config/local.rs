@@ -8,6 +8,7 @@ use crate::cluster::tags::{as_integer, is_truthy};
 use crate::cluster::{MemberName, Tags};
 
 use super::address::split_host_port;
+use super::ciphers;
 use super::dcs::DcsConfig;
 use super::finding::{ConfigError, Finding, Missing};
 use super::merge::text;
@@ -417,8 +418,8 @@ impl RestApiConfig {
         };
         let tokens = section.text("server_tokens").map_or_else(|| "original".to_owned(), |text| text.to_lowercase());
         let queue = section.within("request_queue_size", 0, 4096).unwrap_or(5);
-        if section.text("ciphers").is_some() {
-            section.warn("ciphers", "restapi.ciphers is ignored: only the safe suites of TLS 1.2 and 1.3 are offered");
+        if let Some(problem) = section.text("ciphers").and_then(|list| unusable_ciphers(&list)) {
+            section.warn("ciphers", format!("{problem}; all safe suites are offered instead"));
         }
         Self {
             listen,
@@ -441,6 +442,21 @@ impl RestApiConfig {
                 "original".into()
             },
         }
+    }
+}
+
+/// What is wrong with a list of ciphers.
+fn unusable_ciphers(list: &str) -> Option<String> {
+    let is_empty = ciphers::allowed(list).is_none();
+    is_empty.then(|| {
+        format!("restapi.ciphers '{list}' leaves none of the suites that can be used; these can: {}", ciphers::known())
+    })
+}
+
+impl RestApiConfig {
+    /// What is wrong with `ciphers`, so that a check of the configuration can refuse it.
+    pub fn cipher_problem(&self) -> Option<String> {
+        self.ciphers.as_deref().and_then(unusable_ciphers)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Configuration documents and their rules. Text and maps come in, never a path: files are read where they belong.
 
 pub mod address;
+pub mod ciphers;
 pub mod dcs;
 pub mod dynamic;
 pub mod finding;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::etcd3::{Access, Etcd3, Srv};
+use super::etcd3::{Access, Etcd3, Source, Srv};
 use super::layout::Layout;
 use super::{Dcs, DcsError, Timing};
 use crate::cluster::MemberName;
@@ -54,8 +54,11 @@ pub async fn connect(
     Ok(Arc::new(Etcd3::new(access(config)?, layout, me, timing)))
 }
 
-fn access(config: &Etcd3Config) -> Result<Access, DcsError> {
+/// What a connection needs, or what is wrong with it.
+pub(super) fn access(config: &Etcd3Config) -> Result<Access, DcsError> {
     let urls = urls(config)?;
+    // Before they are used: what changes in between counts as a change.
+    let source = Source::of(config);
     let is_tls = config.is_https || urls.iter().any(|url| url.starts_with("https://")) || config.cacert.is_some();
     let srv = config.srv.clone().filter(|_| config.hosts.is_empty()).map(|domain| Srv {
         domain,
@@ -74,7 +77,7 @@ fn access(config: &Etcd3Config) -> Result<Access, DcsError> {
             ));
         }
     };
-    Ok(Access { urls, srv, is_discovering: !config.use_proxies, tls, credentials })
+    Ok(Access { urls, srv, is_discovering: !config.use_proxies, tls, credentials, source })
 }
 
 fn urls(config: &Etcd3Config) -> Result<Vec<String>, DcsError> {

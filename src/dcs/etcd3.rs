@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! etcd3.rs   the verbs: documents to requests, answers to documents; the lease
+//! access     how to get at the servers, as configured
 //! pool       endpoints, failover, deadlines, authentication, the stale-server guard
 //! wire       one connection; what a failure means
 //! request    messages and transactions            budget   how a deadline is shared out
@@ -23,13 +24,15 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::layout::{KeyValue, Layout, session, write};
-use super::{Dcs, DcsError, Timing};
+use super::{Dcs, DcsError, Renewed, Timing, connect};
 use crate::cluster::{ClusterView, FailoverKey, LeaderKey, MemberName, Status, SyncState, Version};
+use crate::config::DcsConfig;
 use cache::{Answer, Cache};
 use pool::{Answered, Failed, Plan, Pool};
 use request::{Effect, Request};
 use watcher::Watcher;
 
+mod access;
 mod budget;
 mod cache;
 mod pool;
@@ -38,7 +41,7 @@ mod srv;
 mod watcher;
 mod wire;
 
-pub(super) use pool::Access;
+pub(super) use access::{Access, Source};
 pub(super) use srv::Srv;
 
 /// How often a lease that goes away under our hands is replaced within one operation.
@@ -261,6 +264,11 @@ impl Dcs for Etcd3 {
             self.own().lease = None;
         }
         self.timing.send_replace(timing);
+    }
+
+    fn reconfigure(&self, config: &DcsConfig) -> Result<Vec<Renewed>, DcsError> {
+        let DcsConfig::Etcd3(config) = config else { return Ok(Vec::new()) };
+        Ok(self.pool.replace(connect::access(config)?))
     }
 
     async fn touch_member(&self, value: &Map<String, Value>) -> Result<(), DcsError> {

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 
 use crate::cluster::{ClusterView, FailoverKey, LeaderKey, MemberName, Status, SyncState, Version};
+use crate::config::DcsConfig;
 
 pub mod connect;
 pub mod embedded;
@@ -51,6 +52,15 @@ impl Default for Timing {
     }
 }
 
+/// A setting of the connection that is used from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// Which, by its path.
+    pub key: &'static str,
+    /// The setting is the old one, but this file that it names was replaced.
+    pub file: Option<String>,
+}
+
 /// One cluster's documents in a DCS, as seen by one agent (which has a name and a lease) or by the CLI (which has
 /// neither and must not call the verbs that need them).
 #[async_trait]
@@ -65,6 +75,12 @@ pub trait Dcs: Send + Sync {
 
     /// New timing; a changed `ttl` lets the next write use a new lease.
     fn set_timing(&self, timing: Timing);
+
+    /// Takes what is new in the configuration of the connection, for the next request on; leases and watches go on.
+    /// What was new. An error changes nothing.
+    fn reconfigure(&self, _config: &DcsConfig) -> Result<Vec<Renewed>, DcsError> {
+        Ok(Vec::new())
+    }
 
     /// Publishes the own member value under the own lease, refreshing the lease. Nothing is put when value and
     /// lease are unchanged.

@@ -16,7 +16,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, SignatureScheme,
+    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
@@ -101,6 +102,17 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(ring::default_provider())))
 }
 
+fn with_suites(names: &[&str]) -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.retain(|suite| names.contains(&standard_name(suite.suite()).as_str()));
+    Arc::new(provider)
+}
+
+/// rustls calls the suites of TLS 1.3 by names of its own.
+fn standard_name(suite: CipherSuite) -> String {
+    suite.as_str().unwrap_or_default().replacen("TLS13_", "TLS_", 1)
+}
+
 /// A client's configuration.
 pub fn client_config(trust: Trust<'_>, identity: Option<Identity<'_>>) -> Result<ClientConfig, TlsError> {
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
@@ -123,12 +135,18 @@ pub fn client_config(trust: Trust<'_>, identity: Option<Identity<'_>>) -> Result
     }
 }
 
-/// A server's configuration.
-pub fn server_config(identity: Identity<'_>, clients: AskClients<'_>) -> Result<ServerConfig, TlsError> {
+/// A server's configuration. Of the suites those are offered that are named, by the standard's names; without names
+/// all of them.
+pub fn server_config(
+    identity: Identity<'_>,
+    clients: AskClients<'_>,
+    suites: Option<&[&str]>,
+) -> Result<ServerConfig, TlsError> {
     let unusable = |source| TlsError::Unusable { path: identity.cert.to_owned(), source };
     let (chain, key) = read_identity(identity)?;
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().map_err(unusable)?;
+    let builder = ServerConfig::builder_with_provider(suites.map_or_else(provider, with_suites))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?;
     let builder = match clients {
         AskClients::Nothing => builder.with_no_client_auth(),
         AskClients::Optional(ca) => builder.with_client_cert_verifier(Arc::new(KnownClients::new(ca, false)?)),
@@ -369,5 +387,21 @@ impl ClientCertVerifier for KnownClients {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.web_pki.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ciphers;
+
+    #[test]
+    fn every_suite_can_be_named_and_others_are_left_out() {
+        let every = ciphers::allowed("ALL").unwrap();
+        assert_eq!(with_suites(&every).cipher_suites.len(), ring::ALL_CIPHER_SUITES.len());
+        let one = ciphers::allowed("ECDHE-RSA-AES256-GCM-SHA384:TLS_AES_128_GCM_SHA256").unwrap();
+        let left: Vec<CipherSuite> = with_suites(&one).cipher_suites.iter().map(|suite| suite.suite()).collect();
+        let wanted = [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384];
+        assert_eq!(left, wanted);
     }
 }

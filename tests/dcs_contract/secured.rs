@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, Permission, PermissionType};
+use etcd_client::{Client, ConnectOptions, Permission, PermissionType};
 use pgherd::config::{DcsConfig, Etcd3Config, Secret};
-use pgherd::dcs::{Dcs, DcsError, Identity, Timing, connect};
+use pgherd::dcs::{Dcs, DcsError, Identity, Renewed, Timing, connect};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokio::time::sleep;
 
@@ -65,6 +65,23 @@ async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     good.set_initialize("x").await.unwrap();
     sleeper.hears("news on a watch older than its token").await;
 
+    // A new password comes to the configuration first here, and to the server a moment later.
+    let renewed = good.reconfigure(&DcsConfig::Etcd3(login(&server, "patroni", "new word"))).unwrap();
+    assert_eq!(renewed.iter().map(|renewed| renewed.key).collect::<Vec<_>>(), ["etcd3.password"]);
+    let seen = good.load().await.expect("the former password is still good").leader.unwrap();
+    let options = Some(ConnectOptions::new().with_user("root", "secret"));
+    let mut client = Client::connect([server.address()], options).await.unwrap();
+    client.user_change_password("patroni", "new word").await.unwrap();
+    for _ in 0..2 {
+        let now = good.load().await.expect("the new one is").leader.unwrap();
+        assert_eq!(now.session, seen.session, "the lease is the same");
+        assert!(good.renew_leader(&now).await.unwrap());
+        sleep(Duration::from_millis(1100)).await;
+    }
+    good.set_initialize("y").await.unwrap();
+    sleeper.hears("news on a watch older than its password").await;
+    client.user_change_password("patroni", "word").await.unwrap();
+
     let wrong = agent(login(&server, "patroni", "other")).await.load().await;
     assert!(matches!(&wrong, Err(DcsError::Config(text)) if text.contains("etcd3")), "{wrong:?}");
     let nobody = agent(Etcd3Config { hosts: vec![server.address()], ..Etcd3Config::default() }).await;
@@ -97,12 +114,14 @@ impl Files {
         };
         let server = leaf(ExtendedKeyUsagePurpose::ServerAuth);
         let client = leaf(ExtendedKeyUsagePurpose::ClientAuth);
+        let next = leaf(ExtendedKeyUsagePurpose::ClientAuth);
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("ca.pem", &ca.pem());
         write("stranger.pem", &stranger.pem());
         write("server.pem", &server.0);
         write("server.key", &server.1);
         write("client.pem", &format!("{}{}", client.0, client.1));
+        write("next.pem", &format!("{}{}", next.0, next.1));
         Self { dir }
     }
 
@@ -134,6 +153,21 @@ async fn certificates_are_checked_on_both_sides() {
     dcs.set_initialize("x").await.unwrap();
     sleeper.hears("news over TLS").await;
 
+    // The client's certificate is replaced while it holds the lock.
+    assert!(dcs.reconfigure(&DcsConfig::Etcd3(config.clone())).unwrap().is_empty());
+    std::fs::copy(files.path("next.pem"), files.path("client.pem")).unwrap();
+    let renewed = dcs.reconfigure(&DcsConfig::Etcd3(config.clone())).unwrap();
+    assert_eq!(renewed, [Renewed { key: "etcd3.cert", file: config.cert.clone() }]);
+    let seen = dcs.load().await.unwrap().leader.unwrap();
+    assert!(dcs.renew_leader(&seen).await.unwrap());
+    assert_eq!(dcs.load().await.unwrap().leader.unwrap().session, seen.session);
+    dcs.set_initialize("y").await.unwrap();
+    sleeper.hears("news over the new connection").await;
+    let missing = DcsConfig::Etcd3(Etcd3Config { cacert: Some(files.path("none.pem")), ..config.clone() });
+    let error = dcs.reconfigure(&missing).unwrap_err().to_string();
+    assert!(error.contains("none.pem"), "{error}");
+    assert!(dcs.renew_leader(&seen).await.unwrap());
+
     let fails = async |config: Etcd3Config| {
         let error = agent(config).await.load().await.unwrap_err();
         assert!(matches!(error, DcsError::Unavailable { .. }), "{error:?}");
@@ -144,4 +178,40 @@ async fn certificates_are_checked_on_both_sides() {
     let distrusted = fails(Etcd3Config { cacert: Some(files.path("stranger.pem")), ..config.clone() }).await;
     assert!(distrusted.contains("certificate"), "{distrusted}");
     fails(Etcd3Config { is_https: false, cacert: None, cert: None, ..config }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_servers_are_taken_while_it_runs_if_they_are_of_the_same_cluster() {
+    if !is_etcd_installed() {
+        return;
+    }
+    let (ours, theirs) = (Server::etcd(&[]), Server::etcd(&[]));
+    let at = |hosts: &[String]| {
+        DcsConfig::Etcd3(Etcd3Config { hosts: hosts.to_vec(), use_proxies: true, ..Etcd3Config::default() })
+    };
+    let DcsConfig::Etcd3(first) = at(&[ours.address()]) else { panic!("etcd3") };
+    let dcs = agent(first).await;
+    assert!(dcs.acquire_leader().await.unwrap());
+    let seen = dcs.load().await.unwrap().leader.unwrap();
+    let mut sleeper = Sleeper::new(dcs.clone(), dcs.clone()).await;
+
+    // Another name of the same server, behind one of another cluster.
+    let elsewhere = ours.address().replace("127.0.0.1", "localhost");
+    let renewed = dcs.reconfigure(&at(&[theirs.address(), elsewhere])).unwrap();
+    assert_eq!(renewed, [Renewed { key: "etcd3.hosts", file: None }]);
+    assert!(dcs.renew_leader(&seen).await.unwrap());
+    dcs.set_initialize("x").await.unwrap();
+    sleeper.hears("news from the server under its new name").await;
+
+    dcs.reconfigure(&at(&[theirs.address()])).unwrap();
+    let error = dcs.load().await.unwrap_err();
+    assert!(format!("{error:?}").contains("another etcd cluster"), "{error:?}");
+    assert!(dcs.renew_leader(&seen).await.is_err());
+    let mut client = Client::connect([theirs.address()], None).await.unwrap();
+    let found = client.get("/", Some(etcd_client::GetOptions::new().with_prefix())).await.unwrap();
+    assert!(found.kvs().is_empty(), "nothing was written there");
+
+    dcs.reconfigure(&at(&[ours.address()])).unwrap();
+    assert!(dcs.renew_leader(&seen).await.unwrap());
+    assert_eq!(dcs.load().await.unwrap().leader.unwrap().session, seen.session);
 }

@@ -144,6 +144,25 @@ async fn three_servers_may_come_and_go() {
     let shown = cluster.ctl(&["list"]);
     assert!(shown.status.success() && stdout(&shown).contains("n2"), "{}", stderr(&shown));
 
+    // The leader is given a new password and another list of servers while it runs, before the servers know of it.
+    let listed = [etcd.address(2), etcd.address(1)];
+    cluster.reconfigure(leader, |document| {
+        document["etcd3"] = json!({"hosts": listed, "username": "patroni", "password": "new word"});
+    });
+    cluster.signal_agent(leader, "HUP");
+    cluster.wait_log(leader, "etcd3.password was changed", LONG).await;
+    assert!(cluster.log(leader).contains(&format!("etcd3.hosts was changed ({}", cluster.path("").display())));
+    wait_contact(&cluster, &[leader]).await;
+    etcd.set_password("patroni", "new word");
+    wait_contact(&cluster, &[leader]).await;
+    assert_eq!(cluster.leader().await, Some(leader), "{}", cluster.dump());
+    assert_eq!(cluster.status(leader).await.unwrap()["timeline"], before);
+    etcd.set_password("patroni", "word");
+    cluster.reconfigure(leader, |document| document["etcd3"]["password"] = "word".into());
+    cluster.signal_agent(leader, "HUP");
+    wait_contact(&cluster, &[ALL, ONE, PROXY]).await;
+    cluster.wait_healthy(LONG).await;
+
     // Who does not know the password is told where and as whom it tried.
     operator(&cluster, &etcd, "wrong");
     let refused = cluster.ctl(&["list"]);

@@ -1,6 +1,7 @@
 //! Several etcd servers that are one store.
 
 use std::fs;
+use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -120,6 +121,22 @@ impl EtcdNodes {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Gives a user of the store another password.
+    pub fn set_password(&self, user: &str, password: &str) {
+        let endpoints = self.addresses().join(",");
+        let mut command = Command::new("/usr/bin/etcdctl");
+        command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoints}"));
+        command.args(self.user.iter().map(|user| format!("--user={user}")));
+        command.args(["user", "passwd", user, "--interactive=false"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("etcdctl runs");
+        let mut input = child.stdin.take().expect("it is piped");
+        writeln!(input, "{password}").expect("it reads");
+        drop(input);
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", stderr(&output));
     }
 
     fn members(&self) -> Option<Vec<(String, u64, u64)>> {

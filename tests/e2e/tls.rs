@@ -20,6 +20,10 @@ const OPTIONAL: usize = 1;
 /// Talks to nobody without a certificate.
 const REQUIRED: usize = 0;
 
+/// The one suite of TLS 1.2 that a member has left, and one that it could have.
+const ALLOWED_SUITE: &str = "ECDHE-RSA-AES256-GCM-SHA384";
+const OTHER_SUITE: &str = "ECDHE-RSA-AES128-GCM-SHA256";
+
 fn openssl(args: &[&str]) {
     let output = Command::new("openssl").args(args).output().expect("openssl runs");
     assert!(output.status.success(), "openssl {args:?}: {}", stderr(&output));
@@ -64,7 +68,8 @@ fn client(cluster: &Cluster, trusted: &str, shown: Option<&str>) -> reqwest::Cli
 
 fn secure(document: &mut Value, cluster: &Cluster, store: &str, i: usize) {
     let [own, key, locked] = ["own.pem", "own.key", "own-locked.key"].map(|name| text(cluster, name));
-    document["etcd3"] = json!({"host": store, "protocol": "https", "cacert": own, "cert": own, "key": key});
+    let [cert, cert_key] = ["pem", "key"].map(|end| text(cluster, &format!("store-{i}.{end}")));
+    document["etcd3"] = json!({"host": store, "protocol": "https", "cacert": own, "cert": cert, "key": cert_key});
     document["ctl"] =
         json!({"cacert": own, "certfile": own, "keyfile": locked, "keyfile_password": KEY_PASSWORD, "insecure": false});
     let rest = &mut document["restapi"];
@@ -75,7 +80,7 @@ fn secure(document: &mut Value, cluster: &Cluster, store: &str, i: usize) {
     rest["verify_client"] = json!(if i == OPTIONAL { "optional" } else { "required" });
     rest["http_extra_headers"] = json!({"X-Herd": "plain", "X-Place": "here"});
     rest["https_extra_headers"] = json!({"X-Herd": "secured"});
-    rest["ciphers"] = "ECDHE".into();
+    rest["ciphers"] = if i == OPTIONAL { ALLOWED_SUITE } else { "RC4-MD5" }.into();
     let postgresql = &mut document["postgresql"];
     for user in ["superuser", "replication", "rewind"] {
         let user = &mut postgresql["authentication"][user];
@@ -109,6 +114,8 @@ fn prepared() -> (EtcdNodes, Cluster) {
     for i in 0..3 {
         copy(&cluster, "own.pem", &format!("rest-{i}.pem"));
         copy(&cluster, "own-locked.key", &format!("rest-{i}.key"));
+        copy(&cluster, "own.pem", &format!("store-{i}.pem"));
+        copy(&cluster, "own.key", &format!("store-{i}.key"));
         cluster.reconfigure(i, |document| secure(document, &cluster, &etcd.address(0), i));
     }
     cluster.through_socket = true;
@@ -203,6 +210,56 @@ async fn replacement(cluster: &Cluster) {
     wait_for(cluster, (true, false), seen_by).await;
 }
 
+/// Whether a handshake of TLS 1.2 with this suite succeeds.
+fn speaks(cluster: &Cluster, i: usize, suite: &str) -> bool {
+    let [own, key] = ["own.pem", "own.key"].map(|name| text(cluster, name));
+    let address = format!("127.0.0.1:{}", cluster.members[i].api_port);
+    let args =
+        ["s_client", "-connect", &address, "-tls1_2", "-cipher", suite, "-CAfile", &own, "-cert", &own, "-key", &key];
+    let output = Command::new("openssl").args(args).stdin(std::process::Stdio::null()).output().unwrap();
+    output.status.success()
+}
+
+/// The leader's certificate for the store is replaced under its name, and it stays the leader.
+async fn store_certificate(cluster: &Cluster) {
+    let [own, own_key, csr, new, new_key] =
+        ["own.pem", "own.key", "client.csr", "client.pem", "client.key"].map(|name| text(cluster, name));
+    openssl(&[
+        "req",
+        "-new",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=client",
+        "-keyout",
+        &new_key,
+        "-out",
+        &csr,
+    ]);
+    openssl(&["x509", "-req", "-in", &csr, "-CA", &own, "-CAkey", &own_key, "-CAcreateserial", "-out", &new]);
+    // Half of a pair changes nothing.
+    copy(cluster, "client.key", "store-0.key");
+    cluster.signal_agent(REQUIRED, "HUP");
+    cluster.wait_log(REQUIRED, "the connection to etcd stays as it was", LONG).await;
+    copy(cluster, "client.pem", "store-0.pem");
+    cluster.signal_agent(REQUIRED, "HUP");
+    cluster.wait_log(REQUIRED, &format!("etcd3.cert: {} was replaced", text(cluster, "store-0.pem")), LONG).await;
+    // Over the new connection a switch of a setting is read and answered.
+    let shown = cluster.ctl(&["edit-config", "e2e", "-s", "maximum_lag_on_failover=1073741825", "--force"]);
+    assert!(shown.status.success(), "{}", stderr(&shown));
+    wait_for(cluster, Some(1_073_741_825), async || {
+        let answer =
+            cluster.over_tls.as_ref()?.get(format!("https://127.0.0.1:{}/config", cluster.members[REQUIRED].api_port));
+        let document: Value = answer.send().await.ok()?.json().await.ok()?;
+        document["maximum_lag_on_failover"].as_i64()
+    })
+    .await;
+    cluster.wait_healthy(LONG).await;
+    assert_eq!(cluster.leader().await, Some(REQUIRED), "{}", cluster.dump());
+    assert_eq!(cluster.status(REQUIRED).await.unwrap()["timeline"], 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_certificate_that_is_its_own_ca_secures_everything() {
     let (etcd, mut cluster) = prepared();
@@ -214,7 +271,10 @@ async fn one_certificate_that_is_its_own_ca_secures_everything() {
     let plain =
         cluster.sql(REQUIRED, "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid) WHERE ssl");
     assert_eq!(plain.await.unwrap()[0][0].as_deref(), Some("2"), "both standbys stream over TLS");
-    cluster.wait_log(REQUIRED, "restapi.ciphers is ignored", LONG).await;
+    cluster.wait_log(REQUIRED, "restapi.ciphers 'RC4-MD5' leaves none", LONG).await;
+    assert!(speaks(&cluster, REQUIRED, OTHER_SUITE), "what cannot be used is as if it were not there");
+    assert!(speaks(&cluster, OPTIONAL, ALLOWED_SUITE) && !speaks(&cluster, OPTIONAL, OTHER_SUITE));
+    store_certificate(&cluster).await;
     doors(&cluster).await;
     allowlist(&cluster).await;
     replacement(&cluster).await;

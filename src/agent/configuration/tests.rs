@@ -73,7 +73,8 @@ fn what_needs_a_new_start_waits_for_it() {
     let (_dir, path) = written(NODE);
     let files = read(&path);
     let changed = NODE.replace("demo", "other").replace("n1", "n2").replace("/nowhere/data", "/elsewhere");
-    fs::write(&path, changed.replace("nosync: true", "nosync: false").replace("2379", "2380")).unwrap();
+    fs::write(&path, changed.replace("nosync: true", "nosync: false").replace("etcd3: {host", "consul: {host"))
+        .unwrap();
     assert_eq!(files.reload(), Ok(true));
     let local = files.local();
     assert_eq!((local.scope.as_str(), local.name.as_str()), ("demo", "n1"));
@@ -81,6 +82,16 @@ fn what_needs_a_new_start_waits_for_it() {
     assert_eq!(etcd.hosts, ["127.0.0.1:2379"]);
     let configured = files.configure(&Map::new(), &Dynamic::default());
     assert_eq!(configured.postgres.unwrap().data_dir, "/nowhere/data");
+}
+
+#[test]
+fn another_way_to_the_same_kind_of_store_is_taken_at_once() {
+    let (_dir, path) = written(NODE);
+    let files = read(&path);
+    fs::write(&path, NODE.replace("host: 127.0.0.1:2379", "hosts: 'a:1,b:2', username: u, password: p")).unwrap();
+    assert_eq!(files.reload(), Ok(true));
+    let DcsConfig::Etcd3(etcd) = &files.local().dcs else { panic!("etcd3") };
+    assert_eq!((etcd.hosts.join(","), etcd.username.as_deref()), ("a:1,b:2".to_owned(), Some("u")));
 }
 
 #[test]

@@ -104,8 +104,11 @@ fn ctl_falls_back_to_the_rest_interface() {
     let (config, findings) = build("restapi: {authentication: {username: u}}");
     assert_eq!(config.restapi.authentication, None);
     assert_eq!(findings, ["restapi.authentication needs both username and password; it is ignored (more.yml line 1)"]);
-    let (_, findings) = build("restapi: {ciphers: HIGH}");
-    assert!(findings[0].starts_with("restapi.ciphers is ignored") && findings[0].contains("line 1"), "{findings:?}");
+    let (_, findings) = build("restapi: {ciphers: 'HIGH:!RC4'}");
+    assert!(findings.is_empty(), "{findings:?}");
+    let (_, findings) = build("restapi: {ciphers: RC4}");
+    let [found] = &findings[..] else { panic!("{findings:?}") };
+    assert!(found.starts_with("restapi.ciphers 'RC4' leaves none") && found.contains("line 1"), "{found}");
 }
 
 #[test]

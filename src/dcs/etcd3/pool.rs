@@ -1,22 +1,21 @@
 //! The endpoints: one is current, the others stand by; every request has one deadline for all it takes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcd_client::proto::{PbAuthenticateRequest, PbMemberListRequest, PbResponseHeader, PbWatchResponse};
 use futures::channel::mpsc::UnboundedReceiver;
-use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::Streaming;
 
+use super::access::Access;
 use super::budget::{self, SHORTEST};
 use super::request::Request;
-use super::srv::Srv;
 use super::wire::{Failure, Token, Wire};
 use crate::config::Secret;
-use crate::dcs::DcsError;
+use crate::dcs::{DcsError, Renewed};
 
 /// How one operation goes about it.
 #[derive(Clone, Copy)]
@@ -62,23 +61,8 @@ pub(super) enum Failed {
     Dcs(DcsError),
 }
 
-/// How to get at the servers.
-pub(in crate::dcs) struct Access {
-    /// Endpoints as configured, with scheme.
-    pub(in crate::dcs) urls: Vec<String>,
-    /// Where more endpoints are to be found, or all of them.
-    pub(in crate::dcs) srv: Option<Srv>,
-    /// Ask the servers for more endpoints.
-    pub(in crate::dcs) is_discovering: bool,
-    /// For endpoints with `https`.
-    pub(in crate::dcs) tls: Option<Arc<ClientConfig>>,
-    /// User and password.
-    pub(in crate::dcs) credentials: Option<(String, Secret)>,
-}
-
 /// All endpoints.
 pub(super) struct Pool {
-    access: Access,
     state: Mutex<State>,
     /// Counts changes of the current endpoint and of its connection: whatever hangs on them must begin anew.
     moved: watch::Sender<u64>,
@@ -86,6 +70,11 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct State {
+    access: Arc<Access>,
+    /// What was used before `access`, until the servers take what is new.
+    former: Option<(String, Secret)>,
+    /// Since other servers were named: those that are known to be of the same cluster as ever.
+    proven: Option<BTreeSet<String>>,
     current: String,
     discovered: Vec<String>,
     /// What DNS says, and whether that is still good.
@@ -114,16 +103,66 @@ enum Turn<A> {
     Stop(String, Failure),
 }
 
+impl State {
+    /// Other servers are to be asked. Whoever is new has to prove that it is of our cluster.
+    fn name_others(&mut self, old: &Access, new: &Access) {
+        let known = self.discovered.iter().chain(&self.found).chain(&old.urls).chain([&self.current]).cloned();
+        let known: Vec<String> = known.collect();
+        self.proven.get_or_insert_default().extend(known);
+        self.found.clear();
+        self.is_found = false;
+        if !new.is_discovering {
+            self.discovered.clear();
+        }
+        if !new.urls.contains(&self.current) && !self.discovered.contains(&self.current) {
+            self.current = new.urls.first().cloned().unwrap_or_default();
+        }
+    }
+
+    fn must_prove_itself(&self, url: &str) -> bool {
+        self.term.0 != 0 && self.proven.as_ref().is_some_and(|proven| !proven.contains(url))
+    }
+}
+
 impl Pool {
     /// A pool that has not connected to anything yet.
     pub(super) fn new(access: Access) -> Self {
         let current = access.urls.first().cloned().unwrap_or_default();
-        let state = State { current, ..State::default() };
-        Self { access, state: Mutex::new(state), moved: watch::Sender::new(0) }
+        let state = State { access: Arc::new(access), current, ..State::default() };
+        Self { state: Mutex::new(state), moved: watch::Sender::new(0) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.state().access)
+    }
+
+    /// Takes other servers, users or certificates from the next request on. What is known of the cluster, above all
+    /// the lease, stays good.
+    pub(super) fn replace(&self, access: Access) -> Vec<Renewed> {
+        let mut state = self.state();
+        let old = Arc::clone(&state.access);
+        let renewed = old.source.renewed(&access.source);
+        if renewed.is_empty() {
+            return renewed;
+        }
+        if old.credentials != access.credentials {
+            state.former = old.credentials.clone().filter(|_| access.credentials.is_some());
+            state.login = Login::Needed;
+        }
+        if old.source.connects_differently(&access.source) {
+            state.wires.clear();
+        }
+        if old.source.names_others(&access.source) {
+            state.name_others(&old, &access);
+        }
+        state.access = Arc::new(access);
+        drop(state);
+        self.moved.send_modify(|count| *count += 1);
+        renewed
     }
 
     /// Changes when the current endpoint or its connection does.
@@ -154,11 +193,12 @@ impl Pool {
     /// Asks DNS for the endpoints, at first and after a failure. As long as it does not answer, what it said before
     /// counts.
     async fn look_up(&self, plan: &Plan) -> Result<(), DcsError> {
-        let Some(srv) = self.access.srv.as_ref().filter(|_| !self.state().is_found) else { return Ok(()) };
+        let access = self.access();
+        let Some(srv) = access.srv.as_ref().filter(|_| !self.state().is_found) else { return Ok(()) };
         let is_first = self.state().found.is_empty();
         let left = plan.deadline.saturating_duration_since(Instant::now());
         let until = Instant::now() + if is_first { left } else { left / 3 };
-        match srv.find(self.access.tls.clone(), until).await {
+        match srv.find(access.tls.clone(), until).await {
             Ok(urls) => {
                 let mut state = self.state();
                 if state.current.is_empty() {
@@ -213,7 +253,7 @@ impl Pool {
     async fn attempt<R: Request>(&self, url: &str, request: &R, until: Instant) -> Result<R::Answer, Failure> {
         let (id, wire) = self.wire(url, until).await?;
         let answer = match self.ask_with_token(&wire, request, until).await {
-            Err(Failure::Unauthenticated(_)) if self.access.credentials.is_some() => {
+            Err(Failure::Unauthenticated(_)) if self.access().credentials.is_some() => {
                 self.state().login = Login::Needed;
                 self.ask_with_token(&wire, request, until).await
             }
@@ -237,30 +277,37 @@ impl Pool {
     }
 
     async fn token(&self, wire: &Wire, until: Instant) -> Result<Option<Token>, Failure> {
-        let Some((name, password)) = &self.access.credentials else { return Ok(None) };
+        let access = self.access();
+        let Some(credentials) = &access.credentials else { return Ok(None) };
         match self.state().login.clone() {
             Login::Needed => {}
             Login::Off => return Ok(None),
             Login::Token(token) => return Ok(Some(token)),
         }
-        let request = PbAuthenticateRequest { name: name.clone(), password: password.reveal().to_owned() };
-        let login = match wire.ask(&request, None, until).await {
-            Ok(answer) => {
-                let token = answer.token.parse();
-                Login::Token(token.map_err(|_| Failure::Refused("the server's token is not text".to_owned()))?)
-            }
-            Err(Failure::Later(text) | Failure::Refused(text)) if text.contains("authentication is not enabled") => {
-                Login::Off
-            }
-            Err(failure) => return Err(failure),
+        let former = self.state().former.clone();
+        let (login, is_former) = match (log_in(wire, credentials, until).await, former) {
+            // Either side may be told of a new password first.
+            (Err(Failure::BadCredentials(_)), Some(former)) => (log_in(wire, &former, until).await?, true),
+            (login, _) => (login?, false),
         };
-        let mut state = self.state();
-        state.was_authenticated = true;
-        state.login = login;
-        match &state.login {
-            Login::Token(token) => Ok(Some(token.clone())),
-            _ => Ok(None),
+        if is_former {
+            tracing::warn!(
+                "etcd does not accept user `{}` with the password of section etcd3; what was configured before is used",
+                credentials.0
+            );
         }
+        let mut state = self.state();
+        let token = match &login {
+            Login::Token(token) => Some(token.clone()),
+            _ => None,
+        };
+        state.was_authenticated = true;
+        // Others may have been configured meanwhile.
+        if Arc::ptr_eq(&state.access, &access) {
+            state.former = state.former.take().filter(|_| is_former);
+            state.login = login;
+        }
+        Ok(token)
     }
 
     /// The connection to an endpoint, made now if there is none. Half a try goes into connecting, at least a second.
@@ -269,13 +316,37 @@ impl Pool {
             return Ok((*id, wire.clone()));
         }
         let limit = (until.saturating_duration_since(Instant::now()) / 2).max(SHORTEST);
-        let connecting = timeout_at(until, Wire::connect(url, self.access.tls.clone(), limit)).await;
+        let access = self.access();
+        let connecting = timeout_at(until, Wire::connect(url, access.tls.clone(), limit)).await;
         let wire = connecting.unwrap_or_else(|_| Err(Failure::NotConnected("no time left".to_owned())))?;
+        if self.state().must_prove_itself(url) {
+            self.prove(url, &wire, until).await?;
+        }
         let mut state = self.state();
         state.wires_made += 1;
         let id = state.wires_made;
-        state.wires.insert(url.to_owned(), (id, wire.clone()));
+        // Made with means that were replaced meanwhile, it serves once.
+        if Arc::ptr_eq(&state.access, &access) {
+            state.wires.insert(url.to_owned(), (id, wire.clone()));
+        }
         Ok((id, wire))
+    }
+
+    /// Makes sure that a server that was configured while we run belongs to the cluster that we know, before it is
+    /// asked anything that counts: in another one there is no lease of ours, and we would take the lock once more.
+    async fn prove(&self, url: &str, wire: &Wire, until: Instant) -> Result<(), Failure> {
+        let token = self.token(wire, until).await?;
+        let answer = wire.ask(&PbMemberListRequest { linearizable: false }, token.as_ref(), until).await?;
+        let cluster = answer.header.map(|header| header.cluster_id).unwrap_or_default();
+        let mut state = self.state();
+        if state.term.0 == cluster {
+            state.proven.get_or_insert_default().insert(url.to_owned());
+            return Ok(());
+        }
+        drop(state);
+        let problem = "it belongs to another etcd cluster; an agent moves there only by a new start";
+        tracing::warn!(url, "{problem}");
+        Err(Failure::NotConnected(problem.to_owned()))
     }
 
     fn drop_wire(&self, url: &str, id: u64) {
@@ -299,8 +370,8 @@ impl Pool {
     fn order(&self) -> Vec<String> {
         let state = self.state();
         let mut urls: Vec<String> = Vec::new();
-        for url in std::iter::once(&state.current).chain(&state.discovered).chain(&state.found).chain(&self.access.urls)
-        {
+        let configured = &state.access.urls;
+        for url in std::iter::once(&state.current).chain(&state.discovered).chain(&state.found).chain(configured) {
             if !url.is_empty() && !urls.contains(url) {
                 urls.push(url.clone());
             }
@@ -329,7 +400,8 @@ impl Pool {
         let error = match failure {
             Failure::LeaseNotFound => return Failed::LeaseNotFound,
             Failure::BadCredentials(_) if !self.state().was_authenticated => {
-                let name = self.access.credentials.as_ref().map_or("", |(name, _)| name);
+                let access = self.access();
+                let name = access.credentials.as_ref().map_or("", |(name, _)| name);
                 DcsError::Config(format!(
                     "etcd at {url} does not accept user `{name}` with this password; correct `username` and `password` \
                      of section etcd3"
@@ -354,7 +426,7 @@ impl Pool {
 
     /// Asks the servers for their addresses, which stand by from then on. The current endpoint stays current.
     pub(super) async fn discover(&self, deadline: Instant) {
-        if !self.access.is_discovering {
+        if !self.access().is_discovering {
             return;
         }
         let plan = Plan::new("reading the member list", deadline.saturating_duration_since(Instant::now()), false);
@@ -363,8 +435,13 @@ impl Pool {
             Err(failed) => return tracing::debug!(?failed, "the servers' addresses stay as they were"),
         };
         let urls: Vec<String> = answer.members.into_iter().flat_map(|member| member.client_ur_ls).collect();
-        if !urls.is_empty() {
-            self.state().discovered = urls;
+        let mut state = self.state();
+        // Only those that say the same cluster as ever are asked, so whom they name belongs to it.
+        if let Some(proven) = &mut state.proven {
+            proven.extend(urls.iter().cloned());
+        }
+        if !urls.is_empty() && state.access.is_discovering {
+            state.discovered = urls;
         }
     }
 
@@ -393,6 +470,20 @@ impl Pool {
     /// The header check, for what comes over a watch.
     pub(super) fn accepts(&self, header: Option<&PbResponseHeader>) -> bool {
         header.is_none_or(|header| self.is_fresh(header))
+    }
+}
+
+async fn log_in(wire: &Wire, (name, password): &(String, Secret), until: Instant) -> Result<Login, Failure> {
+    let request = PbAuthenticateRequest { name: name.clone(), password: password.reveal().to_owned() };
+    match wire.ask(&request, None, until).await {
+        Ok(answer) => {
+            let token = answer.token.parse();
+            Ok(Login::Token(token.map_err(|_| Failure::Refused("the server's token is not text".to_owned()))?))
+        }
+        Err(Failure::Later(text) | Failure::Refused(text)) if text.contains("authentication is not enabled") => {
+            Ok(Login::Off)
+        }
+        Err(failure) => Err(failure),
     }
 }
 

@@ -2,6 +2,10 @@
 
 use super::postgresql::HEADER;
 
+/// Stands in a file that lets the superuser in while a new cluster has no users of ours. Where it is found later, an
+/// agent died in the middle of a bootstrap.
+pub const FOR_NOW: &str = "# only until the users of the new cluster exist";
+
 /// The file for a list of lines.
 pub fn render(lines: &[String]) -> String {
     let mut text = String::from(HEADER);

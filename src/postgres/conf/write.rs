@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::hba::FOR_NOW;
 use crate::postgres::{PgError, data_dir};
 
 /// Replaces a file's text; whether it was another text before. The new file is complete on disk before it gets its
@@ -43,6 +44,24 @@ fn umask() -> u32 {
     mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o077)
 }
 
+/// Takes away what a file said only for the time of a bootstrap: its copy from before is put back; without a copy
+/// there was no file. Whether there was anything to take away.
+pub fn put_back(path: &Path, data_directory: &Path) -> Result<bool, PgError> {
+    if !fs::read_to_string(path).is_ok_and(|text| text.contains(FOR_NOW)) {
+        return Ok(false);
+    }
+    let failed = |path: &Path, source| PgError::Io { path: path.display().to_string(), source };
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let copy = data_directory.join(format!("{name}.backup"));
+    match fs::read_to_string(&copy) {
+        Ok(text) => replace(path, &text, mode_for(path, data_directory)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::remove_file(path).map(|()| true).map_err(|source| failed(path, source))
+        }
+        Err(source) => Err(failed(&copy, source)),
+    }
+}
+
 /// Copies configuration files that may lie outside of the data directory into it, as `NAME.backup`. A clone has the
 /// copies, and restores from them what is missing.
 pub fn back_up(files: &[PathBuf], data_directory: &Path) {
@@ -50,6 +69,8 @@ pub fn back_up(files: &[PathBuf], data_directory: &Path) {
         let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else { continue };
         let copy = data_directory.join(format!("{name}.backup"));
         let result = match fs::read_to_string(path) {
+            // The copy of what was there before is still needed.
+            Ok(text) if text.contains(FOR_NOW) => Ok(()),
             Ok(text) => replace(&copy, &text, data_dir::modes(data_directory).file).map(drop),
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(PgError::Io { path: path.display().to_string(), source }),
@@ -97,5 +118,22 @@ mod tests {
         back_up(&[conf, root.path().join("missing")], &data);
         assert_eq!(fs::read_to_string(data.join("pg_hba.conf.backup")).unwrap(), "x");
         assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_said_for_a_bootstrap_is_taken_away_with_the_copy_from_before() {
+        let root = tempfile::tempdir().unwrap();
+        let hba = root.path().join("pg_hba.conf");
+        fs::write(&hba, "original").unwrap();
+        assert!(!put_back(&hba, root.path()).unwrap());
+        back_up(std::slice::from_ref(&hba), root.path());
+        fs::write(&hba, format!("{FOR_NOW}\nlocal all all trust\n")).unwrap();
+        back_up(std::slice::from_ref(&hba), root.path());
+        assert!(put_back(&hba, root.path()).unwrap());
+        assert_eq!(fs::read_to_string(&hba).unwrap(), "original");
+        fs::remove_file(root.path().join("pg_hba.conf.backup")).unwrap();
+        fs::write(&hba, FOR_NOW).unwrap();
+        assert!(put_back(&hba, root.path()).unwrap());
+        assert!(!hba.exists());
     }
 }

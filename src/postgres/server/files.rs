@@ -114,8 +114,13 @@ impl Files {
         let both =
             [("pg_hba.conf", "hba_file", &self.config.pg_hba), ("pg_ident.conf", "ident_file", &self.config.pg_ident)];
         for (file, parameter, lines) in both {
-            if let Some(lines) = lines.as_ref().filter(|_| !self.config.parameters.contains_key(parameter)) {
-                let path = Path::new(&self.config.config_dir).join(file);
+            let path = Path::new(&self.config.config_dir).join(file);
+            if lines.is_none() || self.config.parameters.contains_key(parameter) {
+                if write::put_back(&path, self.data_dir())? {
+                    tracing::warn!("{}: what it said only for the time of a bootstrap is gone", path.display());
+                    changed = true;
+                }
+            } else if let Some(lines) = lines {
                 changed |= self.replace(&path, &hba::render(lines))?;
             }
         }
@@ -189,6 +194,19 @@ mod tests {
         assert!(root.path().join("standby.signal").exists());
         files(root.path(), Signal::Remove).write().unwrap();
         assert!(!root.path().join("standby.signal").exists());
+    }
+
+    #[test]
+    fn what_a_bootstrap_that_was_cut_short_has_left_is_taken_away() {
+        let root = tempfile::tempdir().unwrap();
+        let hba = root.path().join("pg_hba.conf");
+        fs::write(&hba, format!("{}\nlocal all all trust\n", hba::FOR_NOW)).unwrap();
+        fs::write(root.path().join("pg_hba.conf.backup"), "local all all peer\n").unwrap();
+        let mut files = files(root.path(), Signal::Keep);
+        files.config = Arc::new(PostgresConfig { pg_hba: None, ..PostgresConfig::clone(&files.config) });
+        assert!(files.write_access_only().unwrap());
+        assert_eq!(fs::read_to_string(&hba).unwrap(), "local all all peer\n");
+        assert!(!files.write_access_only().unwrap());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! the superuser is let in from this machine without a password, for nobody knows which one the data has.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::cluster::{Recovery, Role};
 use crate::config::PostgresConfig;
 use crate::config::parameters::units;
 use crate::postgres::bootstrap::Recovering;
+use crate::postgres::conf::hba::FOR_NOW;
 use crate::postgres::conf::{recovery, write};
 use crate::postgres::{PgError, StartPlan, data_dir, version};
 
@@ -52,7 +52,7 @@ fn trusting(superuser: Option<&str>) -> Vec<String> {
         Some(name) => format!("\"{}\"", name.replace('"', "\"\"")),
         None => "all".to_owned(),
     };
-    let mut lines = vec![format!("local all {user} trust")];
+    let mut lines = vec![FOR_NOW.to_owned(), format!("local all {user} trust")];
     lines.extend(["127.0.0.1/32", "::1/128", "samehost"].map(|from| format!("host all {user} {from} trust")));
     lines
 }
@@ -107,7 +107,7 @@ pub(super) async fn end(inner: &Arc<Inner>, cancel: &CancellationToken) -> Resul
     let config = inner.site.config();
     let has_own_hba = config.parameters.contains_key("hba_file");
     if config.pg_hba.is_none() || has_own_hba {
-        put_back(&hba_file(&config), &inner.site.data_dir())?;
+        write::put_back(&hba_file(&config), &inner.site.data_dir())?;
     }
     // Parameters that were raised so that the recovery could go through.
     let was_raised = !inner.known().pending.is_empty();
@@ -126,17 +126,6 @@ pub(super) async fn end(inner: &Arc<Inner>, cancel: &CancellationToken) -> Resul
     Ok(())
 }
 
-/// The file from before; without one it is gone.
-fn put_back(hba: &Path, directory: &Path) -> Result<(), PgError> {
-    let failed = |source| PgError::Io { path: hba.display().to_string(), source };
-    let copy = directory.join("pg_hba.conf.backup");
-    match fs::read_to_string(&copy) {
-        Ok(text) => write::replace(hba, &text, write::mode_for(hba, directory)).map(drop),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => fs::remove_file(hba).map_err(failed),
-        Err(source) => Err(PgError::Io { path: copy.display().to_string(), source }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,9 +133,9 @@ mod tests {
 
     #[test]
     fn only_the_superuser_is_trusted_and_only_here() {
-        assert_eq!(trusting(Some("a\"b"))[0], "local all \"a\"\"b\" trust");
-        assert_eq!(trusting(None)[0], "local all all trust");
-        assert!(trusting(Some("x"))[1..].iter().all(|line| line.starts_with("host all \"x\" ")));
+        assert_eq!(trusting(Some("a\"b"))[1], "local all \"a\"\"b\" trust");
+        assert_eq!(trusting(None)[1], "local all all trust");
+        assert!(trusting(Some("x"))[2..].iter().all(|line| line.starts_with("host all \"x\" ")));
     }
 
     #[test]
@@ -161,19 +150,5 @@ mod tests {
         assert!(adjusted.pg_hba.is_some());
         Restored { is_closed: true, ..open }.adjusted(&config, &mut wanted);
         assert_eq!(wanted.get("hot_standby").map(String::as_str), Some("off"));
-    }
-
-    #[test]
-    fn the_file_from_before_is_put_back() {
-        let root = tempfile::tempdir().unwrap();
-        let hba = root.path().join("pg_hba.conf");
-        fs::write(&hba, "original").unwrap();
-        write::back_up(std::slice::from_ref(&hba), root.path());
-        fs::write(&hba, "trust").unwrap();
-        put_back(&hba, root.path()).unwrap();
-        assert_eq!(fs::read_to_string(&hba).unwrap(), "original");
-        fs::remove_file(root.path().join("pg_hba.conf.backup")).unwrap();
-        put_back(&hba, root.path()).unwrap();
-        assert!(!hba.exists());
     }
 }

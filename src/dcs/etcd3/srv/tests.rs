@@ -130,13 +130,7 @@ async fn a_store_is_found_and_found_again_elsewhere() {
     let _store = AbortOnDropHandle::new(tokio::spawn(store));
     let name = "_etcd-client._tcp.example.org";
     let at = |port| vec![srv_record(0, port, "localhost")];
-    let access = |server: &Answerer| Access {
-        urls: Vec::new(),
-        srv: Some(srv(server, None)),
-        is_discovering: false,
-        tls: None,
-        credentials: None,
-    };
+    let access = |server: &Answerer| Access { srv: Some(srv(server, None)), ..Access::default() };
     let timing = Timing { retry_timeout: Duration::from_secs(5), ..Timing::default() };
     let layout = || Layout::new("service", "demo", None);
 
