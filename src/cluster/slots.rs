@@ -218,6 +218,18 @@ mod tests {
     }
 
     #[test]
+    fn a_logical_slot_that_somebody_made_on_a_standby_is_unknown_there_too() {
+        let mut slot = have("decoded");
+        (slot.database, slot.plugin) = (Some("app".to_owned()), Some("pgoutput".to_owned()));
+        let standby = Situation { version: 160_000, is_primary: false, is_led: true, may_drop: true };
+        assert_eq!(drops(&plan(std::slice::from_ref(&slot), &[], standby)), ["decoded"]);
+        let paused = Situation { may_drop: false, ..standby };
+        assert_eq!(plan(std::slice::from_ref(&slot), &[], paused), []);
+        let ignored = WantedSlot { is_ignored: true, ..want("decoded") };
+        assert_eq!(plan(&[slot], &[ignored], standby), []);
+    }
+
+    #[test]
     fn a_slot_of_the_wrong_kind_is_replaced_even_while_paused() {
         let logical = Some(("app".to_owned(), "pgoutput".to_owned()));
         let wanted = WantedSlot { logical, ..want("a") };

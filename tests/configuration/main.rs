@@ -8,3 +8,4 @@ mod generated;
 mod ground;
 mod real;
 mod stage;
+mod variables;

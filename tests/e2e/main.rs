@@ -7,6 +7,7 @@ mod bootstrap;
 mod callbacks;
 mod commands;
 mod crash;
+mod damaged;
 mod differential;
 mod etcd_cluster;
 mod etcd_nodes;

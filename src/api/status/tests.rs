@@ -113,6 +113,36 @@ fn a_server_that_does_not_answer_is_unknown() {
     assert!(!status.contains_key("xlog") && !status.contains_key("server_version"));
 }
 
+/// Every series of Patroni 4.1.5, in its order.
+const SERIES: [&str; 26] = [
+    "version",
+    "postgres_running",
+    "postmaster_start_time",
+    "primary",
+    "xlog_location",
+    "standby_leader",
+    "replica",
+    "sync_standby",
+    "quorum_standby",
+    "xlog_received_location",
+    "xlog_replayed_location",
+    "xlog_replayed_timestamp",
+    "xlog_paused",
+    "postgres_streaming",
+    "postgres_in_archive_recovery",
+    "postgres_server_version",
+    "cluster_unlocked",
+    "failsafe_mode_is_active",
+    "failsafe_mode_enabled",
+    "failsafe_member",
+    "postgres_timeline",
+    "dcs_last_seen",
+    "pending_restart",
+    "is_paused",
+    "postgres_state",
+    "failover_priority",
+];
+
 #[test]
 fn metrics_follow_the_status() {
     let view = recorded_view("healthy");
@@ -142,6 +172,9 @@ fn metrics_follow_the_status() {
         let line = format!("\npatroni_{name}{labels} {value}\n");
         assert!(page.contains(&line), "{line}{page}");
     }
+    let names: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE patroni_")).collect();
+    let names: Vec<&str> = names.into_iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(names, SERIES);
     assert!(page.ends_with('\n') && !page.contains("\n\n"));
     let stopped = Picture { live: None, ..picture };
     let page = crate::api::metrics::render(&stopped);
