@@ -113,7 +113,7 @@ fn a_server_that_does_not_answer_is_unknown() {
     assert!(!status.contains_key("xlog") && !status.contains_key("server_version"));
 }
 
-/// Every series of Patroni 4.1.5, in its order.
+/// Every series, in the order of the page.
 const SERIES: [&str; 26] = [
     "version",
     "postgres_running",
