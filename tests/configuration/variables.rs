@@ -63,7 +63,7 @@ fn variables() -> BTreeMap<String, String> {
         ("KUBERNETES_BYPASS_API_SERVICE", "no"),
         ("KUBERNETES_RETRIABLE_HTTP_CODES", "500, 503"),
         ("RETRIABLE_HTTP_CODES", "500"),
-        ("CONSUL_REGISTER_SERVICE", "t"),
+        ("CONSUL_REGISTER_SERVICE", "yes"),
         ("CONSUL_SCHEME", "https"),
         ("RESTAPI_THREAD_POOL_SIZE", "9"),
     ] {

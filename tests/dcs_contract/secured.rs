@@ -41,6 +41,13 @@ async fn enable_authentication(server: &Server) {
     client.auth_enable().await.unwrap();
 }
 
+/// By a connection of its own: tokens end soon here.
+async fn change_password(server: &Server, password: &str) {
+    let options = Some(ConnectOptions::new().with_user("root", "secret"));
+    let mut client = Client::connect([server.address()], options).await.unwrap();
+    client.user_change_password("patroni", password).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     if !is_etcd_installed() {
@@ -69,9 +76,7 @@ async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     let renewed = good.reconfigure(&DcsConfig::Etcd3(login(&server, "patroni", "new word"))).unwrap();
     assert_eq!(renewed.iter().map(|renewed| renewed.key).collect::<Vec<_>>(), ["etcd3.password"]);
     let seen = good.load().await.expect("the former password is still good").leader.unwrap();
-    let options = Some(ConnectOptions::new().with_user("root", "secret"));
-    let mut client = Client::connect([server.address()], options).await.unwrap();
-    client.user_change_password("patroni", "new word").await.unwrap();
+    change_password(&server, "new word").await;
     for _ in 0..2 {
         let now = good.load().await.expect("the new one is").leader.unwrap();
         assert_eq!(now.session, seen.session, "the lease is the same");
@@ -80,7 +85,7 @@ async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     }
     good.set_initialize("y").await.unwrap();
     sleeper.hears("news on a watch older than its password").await;
-    client.user_change_password("patroni", "word").await.unwrap();
+    change_password(&server, "word").await;
 
     let wrong = agent(login(&server, "patroni", "other")).await.load().await;
     assert!(matches!(&wrong, Err(DcsError::Config(text)) if text.contains("etcd3")), "{wrong:?}");

@@ -106,9 +106,10 @@ enum Turn<A> {
 impl State {
     /// Other servers are to be asked. Whoever is new has to prove that it is of our cluster.
     fn name_others(&mut self, old: &Access, new: &Access) {
-        let known = self.discovered.iter().chain(&self.found).chain(&old.urls).chain([&self.current]).cloned();
-        let known: Vec<String> = known.collect();
-        self.proven.get_or_insert_default().extend(known);
+        // The first list was right by definition; what a later one adds is proven or not by now.
+        let known = self.discovered.iter().chain(&self.found).chain(&old.urls).chain([&self.current]);
+        let known: BTreeSet<String> = known.cloned().collect();
+        self.proven.get_or_insert(known);
         self.found.clear();
         self.is_found = false;
         if !new.is_discovering {
