@@ -309,6 +309,11 @@ fn describe(error: &reqwest::Error) -> String {
         }
         cause = error.source();
     }
+    // Which layer of the client it was says nothing to whoever reads this.
+    let says_why = |text: &String| !text.starts_with("client error (") && text != "tcp connect error";
+    if causes.iter().any(says_why) {
+        causes.retain(says_why);
+    }
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 

@@ -13,7 +13,7 @@ use crate::dcs::Dcs;
 
 use super::commands::list::{self, Mode};
 use super::context::Groups;
-use super::delivery::{self, Delivery, Patience, Request};
+use super::delivery::{self, Delivery, Patience, Request, Verb};
 use super::plan::{Answer, Answers, Pace, Question, Refusal, Scene, Stop};
 use super::ui::Tone;
 use super::{Context, CtlError, Exit};
@@ -23,7 +23,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 impl From<Refusal> for CtlError {
     fn from(refusal: Refusal) -> Self {
-        let error = Self::new(refusal.reason).ending(refusal.end);
+        let mut error = Self::new(refusal.reason).ending(refusal.end);
+        error.better = refusal.better;
         match refusal.advice {
             Some(advice) => error.next(advice),
             None => error,
@@ -77,6 +78,7 @@ impl<'a> Desk<'a> {
     /// Writes the `failover` key, whatever stands there. `false` when that did not work for a reason that is known.
     pub async fn write_failover(&self, key: &FailoverKey) -> Result<bool, CtlError> {
         let what = format!("could not write the request into the DCS of cluster {}", self.cluster);
+        self.begin(&format!("change of the leader of cluster {}", self.cluster));
         self.context.within(what, self.dcs.write_failover(key, None)).await
     }
 
@@ -133,7 +135,39 @@ impl<'a> Desk<'a> {
     pub async fn send(&self, client: &Client, view: &ClusterView, member: &str, request: &Request) -> Delivery {
         let api_url = super::targets::find(view, member).and_then(|member| member.api_url());
         let _progress = self.context.ui.progress(&format!("waiting for {member}"));
-        delivery::deliver(client, Patience::default(), api_url, request).await
+        self.begin(&self.described(member, request));
+        let delivery = delivery::deliver(client, Patience::default(), api_url, request).await;
+        match &delivery {
+            Delivery::Answered(answer) => self.context.ui.underway(|underway| underway.end(answer.is_success())),
+            Delivery::NotMade(_) => self.context.ui.underway(|underway| underway.end(false)),
+            // It may go on, so whoever interrupts what follows should know.
+            Delivery::Unknown(_) => {}
+        }
+        delivery
+    }
+
+    fn described(&self, member: &str, request: &Request) -> String {
+        match (request.verb, request.path) {
+            (_, "/switchover") => format!("switchover of cluster {}", self.cluster),
+            (_, "/failover") => format!("failover of cluster {}", self.cluster),
+            (Verb::Delete, "/restart") => format!("removal of the scheduled restart of {member}"),
+            (_, "/restart") => format!("restart of {member}"),
+            (_, "/reinitialize") => format!("reinitialization of {member}"),
+            (_, "/reload") => format!("reload of {member}"),
+            (_, "/config") => format!("change of the configuration of cluster {}", self.cluster),
+            (_, path) => format!("{path} of {member}"),
+        }
+    }
+
+    /// Something goes on that does not need this command any more.
+    pub fn begin(&self, what: &str) {
+        self.context.ui.underway(|underway| underway.begin(what));
+    }
+
+    /// The members that will be asked after this one.
+    pub fn leave(&self, members: &[MemberName]) {
+        let names = members.iter().map(ToString::to_string).collect();
+        self.context.ui.underway(|underway| underway.before(names));
     }
 
     /// Where nothing is to be done (`--dry-run`): says what would be requested of whom. `false` otherwise.

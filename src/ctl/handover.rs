@@ -182,7 +182,12 @@ fn pick_candidate(
     let is_member = known.iter().any(|name| name == named);
     let meant = difflib::did_you_mean(named, &known).filter(|_| !is_member).map(|meant| format!("{meant} "));
     let advice = format!("{}candidates are: {}", meant.unwrap_or_default(), candidates.join(", "));
-    let refusal = Refusal::new(reason).advise(advice);
+    let better = if is_member {
+        format!("member {named} must not become the leader, by its tag nofailover or failover_priority")
+    } else {
+        format!("there is no member {named} in cluster {}", scene.cluster)
+    };
+    let refusal = Refusal::new(reason).in_better_words(better).advise(advice);
     // A name that nobody has is another mistake than a member that must not lead.
     Err(refusal.ending(if is_member { Exit::Failed } else { Exit::NotFound }).into())
 }

@@ -32,6 +32,7 @@ pub mod known;
 pub mod libpq;
 pub mod outcome;
 pub mod own;
+pub mod pager;
 pub mod plan;
 pub mod render;
 pub mod report;
@@ -41,6 +42,7 @@ pub mod settings;
 pub mod sql;
 pub mod targets;
 pub mod ui;
+pub mod underway;
 pub mod usage;
 pub mod without_dcs;
 
@@ -165,7 +167,7 @@ pub fn main(args: Vec<OsString>, environment: BTreeMap<String, String>) -> ExitC
         tokio::select! {
             biased;
             code = run(&invocation, &ui, Outside::real()) => code,
-            Ok(()) = tokio::signal::ctrl_c() => report::report(&ui, &CtlError::interrupted()),
+            Ok(()) = tokio::signal::ctrl_c() => report::report(&ui, &ui.interrupted()),
         }
     });
     // A question that was being asked still waits for its line in a thread; nobody needs the answer any more.
@@ -207,7 +209,18 @@ async fn ours(context: &mut Context<'_>, command: &commands::Command) -> Result<
     if context.settings.scope.is_none() && command.lacks_cluster() {
         context.choose_scope().await?;
     }
-    match commands::run(context, command).await {
+    let (_, named) = command.subject();
+    let is_change = command.reports() || matches!(command, commands::Command::Remove(_));
+    if is_change {
+        context.ui.changes(named.or(context.settings.scope.as_deref()).unwrap_or_default());
+    }
+    let result = tokio::select! {
+        biased;
+        result = commands::run(context, command) => result,
+        // What is left behind belongs into the document, where one is wanted.
+        () = context.ui.interruption(), if is_change => Err(context.ui.interrupted()),
+    };
+    match result {
         Err(error) if error.unknown_cluster().is_some() => Err(context.with_suggestion(error).await),
         result => result,
     }

@@ -31,6 +31,8 @@ pub struct Own {
     pub timeout: Option<Duration>,
     /// `--color`.
     pub color: ColorChoice,
+    /// `--no-pager`.
+    pub no_pager: bool,
     /// `--yes`: questions are answered with yes, or with their defaults.
     pub yes: bool,
     /// `--context`.
@@ -93,6 +95,7 @@ impl Own {
         Self {
             timeout: value(matches, after, "own_timeout"),
             color: value(matches, after, "own_color").unwrap_or_default(),
+            no_pager: is_set(Some(matches), "own_no_pager") || is_set(after, "own_no_pager"),
             yes: is_set(after, "own_yes"),
             context: value(matches, after, "own_context"),
             format: after.and_then(format),
@@ -126,13 +129,15 @@ fn with_yes(sub: Command) -> Command {
     sub.arg(yes.help(help)).mut_arg("force", |force| force.help("Ask nothing, and override safety checks"))
 }
 
-fn everywhere() -> [Arg; 3] {
+fn everywhere() -> [Arg; 4] {
     let timeout = Arg::new("own_timeout").long("timeout").value_name("SECONDS").value_parser(seconds);
     let color = Arg::new("own_color").long("color").value_name("WHEN").value_parser(value_parser!(ColorChoice));
+    let pager = Arg::new("own_no_pager").long("no-pager").action(ArgAction::SetTrue).help_heading(HEADING);
     let context = Arg::new("own_context").long("context").value_name("NAME");
     [
         context.help("Context of the configuration file [env: PGHERDCTL_CONTEXT]").help_heading(HEADING),
         timeout.help("Longest wait for one answer of the DCS or a member [default: 5]").help_heading(HEADING),
+        pager.help("Show long output without a pager [env: PGHERDCTL_PAGER, PAGER]"),
         color.hide_possible_values(true).help("Colour: auto, always or never [default: auto]").help_heading(HEADING),
     ]
 }

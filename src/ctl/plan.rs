@@ -117,6 +117,8 @@ pub enum Answer {
 pub struct Refusal {
     /// Why, in one sentence.
     pub reason: String,
+    /// The same in our own words, where Patroni's are poor.
+    pub better: Option<String>,
     /// What to do instead, if there is something to say.
     pub advice: Option<String>,
     /// How that ends the command.
@@ -126,12 +128,17 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal that speaks for itself.
     pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), advice: None, end: Exit::Failed }
+        Self { reason: reason.into(), better: None, advice: None, end: Exit::Failed }
     }
 
     /// The same with something to do next.
     pub fn advise(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
+    }
+
+    /// The same with words of our own.
+    pub fn in_better_words(self, text: impl Into<String>) -> Self {
+        Self { better: Some(text.into()), ..self }
     }
 
     /// With another end than a plain refusal.
@@ -142,7 +149,8 @@ impl Refusal {
 
 impl From<NotAMoment> for Refusal {
     fn from(error: NotAMoment) -> Self {
-        Self::new(error.to_string())
+        let better = format!("`{}` is no moment that can be understood", error.text);
+        Self::new(error.to_string()).in_better_words(better).advise("write it like 2030-01-31T04:00+01:00, or now")
     }
 }
 

@@ -28,11 +28,12 @@ fn as_patronictl(ui: &Ui, error: &CtlError) -> String {
 
 fn as_pgherdctl(ui: &Ui, error: &CtlError) -> String {
     if error.kind == ErrorKind::Interrupted {
-        return "\ninterrupted".to_owned();
+        return format!("\n{}", error.better.as_ref().unwrap_or(&error.message));
     }
     let message = error.better.as_ref().unwrap_or(&error.message);
-    // The question stands at the beginning of the line.
-    let start = if error.kind == ErrorKind::Aborted { "\n" } else { "" };
+    // The question, or the ^C, stands at the beginning of the line.
+    let is_cut = error.kind == ErrorKind::Aborted || message.starts_with("interrupted");
+    let start = if is_cut { "\n" } else { "" };
     let mut text = format!("{start}{} {message}", ui.paint(Tone::Bad, "error:"));
     for cause in error.causes() {
         text.push_str(&format!("\n  {} {cause}", ui.paint(Tone::Quiet, "because:")));

@@ -163,6 +163,24 @@ impl NoChoice {
         }
     }
 
+    /// In our own words: a name that nobody has is another mistake than a member with another role.
+    fn better(&self, view: &ClusterView) -> Option<String> {
+        let Self::NoneOfThem { role, names } = self else {
+            let Self::NotAMember { name } = self else { return None };
+            let is_empty = name.is_empty();
+            return Some(if is_empty {
+                "no member was named".to_owned()
+            } else {
+                format!("{name} is not one of them")
+            });
+        };
+        let unknown: Vec<&str> = names.iter().map(String::as_str).filter(|name| find(view, name).is_none()).collect();
+        Some(match unknown.as_slice() {
+            [] => format!("{} does not have the role {}", names.join(", "), role.trim_matches('\'')),
+            unknown => format!("there is no member {}", unknown.join(", ")),
+        })
+    }
+
     /// The names that are none.
     fn names(&self) -> Vec<&str> {
         match self {
@@ -175,6 +193,10 @@ impl NoChoice {
     /// As a refusal.
     pub fn refusal(&self, view: &ClusterView) -> Refusal {
         let refusal = Refusal::new(self.to_string()).ending(Exit::NotFound);
+        let refusal = match self.better(view) {
+            Some(better) => refusal.in_better_words(better),
+            None => refusal,
+        };
         match self.advice(view) {
             Some(advice) => refusal.advise(advice),
             None => refusal,

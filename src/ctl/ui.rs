@@ -14,6 +14,7 @@ use crate::io::clock::{Clock, SystemClock};
 use super::Personality;
 use super::error::CtlError;
 use super::own::ColorChoice;
+use super::underway::Underway;
 
 type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
 type Source = Arc<Mutex<Box<dyn BufRead + Send>>>;
@@ -72,6 +73,9 @@ pub struct Ui {
     clock: Arc<dyn Clock>,
     zone: jiff::tz::TimeZone,
     asking: AtomicBool,
+    underway: Mutex<Underway>,
+    /// Whether Ctrl-C is for this process.
+    is_real: bool,
 }
 
 impl Ui {
@@ -93,6 +97,8 @@ impl Ui {
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
+            underway: Mutex::default(),
+            is_real: true,
         }
     }
 
@@ -110,6 +116,8 @@ impl Ui {
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
+            underway: Mutex::default(),
+            is_real: false,
         };
         (ui, captured)
     }
@@ -164,6 +172,33 @@ impl Ui {
     /// Columns of the terminal on stdout, if it is one.
     pub fn width(&self) -> Option<u16> {
         self.terminals.output.then(|| console::Term::stdout().size_checked()).flatten().map(|(_, columns)| columns)
+    }
+
+    /// Rows and columns of the terminal on stdout, if it is one.
+    pub fn screen(&self) -> Option<(u16, u16)> {
+        self.terminals.output.then(|| console::Term::stdout().size_checked()).flatten()
+    }
+
+    /// From now on a cluster is being changed.
+    pub fn changes(&self, cluster: &str) {
+        self.underway(|underway| *underway = Underway::change(cluster));
+    }
+
+    /// Notes how far the command has got.
+    pub fn underway(&self, note: impl FnOnce(&mut Underway)) {
+        note(&mut self.underway.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The end of the command at this moment, by Ctrl-C.
+    pub fn interrupted(&self) -> CtlError {
+        self.underway.lock().unwrap_or_else(PoisonError::into_inner).interrupted()
+    }
+
+    /// Waits for Ctrl-C.
+    pub async fn interruption(&self) {
+        if !self.is_real || tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// What tables on stdout may look like.
@@ -244,7 +279,10 @@ impl Ui {
     /// Asks for a line of text. An empty answer takes the default; without one the question comes again.
     pub async fn prompt(&self, text: &str, default: Option<&str>) -> Result<String, CtlError> {
         let question = match default {
-            Some(default) => format!("{text} [{default}]: "),
+            // Words that end in a blank are patronictl's, byte for byte; an empty default is none to anybody else.
+            Some(default) if self.personality.is_patronictl() => format!("{text} [{default}]: "),
+            Some("") => format!("{}: ", text.trim_end()),
+            Some(default) => format!("{} [{default}]: ", text.trim_end()),
             None => format!("{text}: "),
         };
         loop {
@@ -357,6 +395,12 @@ fn flag_for(question: &str) -> &'static str {
     match question {
         "Citus group" => "--group",
         "Password" => "PGPASSWORD or a password file",
+        "Primary" | "Standby Leader" => "--leader, or with --yes for the present one",
+        _ if question.starts_with("Candidate") => "--candidate, or with --yes where the cluster may choose",
+        _ if question.starts_with("When should") => "--scheduled, or with --yes for now",
+        _ if question.starts_with("Restart if") => "--pg-version, or with --yes for any",
+        _ if question.starts_with("Which member") => "the members' names after the cluster, and --yes",
+        "Please confirm the cluster name to remove" => "--confirm",
         _ => "--yes, which takes the usual answer, or with the option for it",
     }
 }

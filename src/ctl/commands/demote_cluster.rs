@@ -89,7 +89,11 @@ fn leader_of(view: &ClusterView, direction: &Direction) -> Result<MemberName, Re
     };
     let role = view.leader_member().and_then(|member| member.role());
     if role == Some(direction.role) {
-        return Err(Refusal::new("Cluster is already in the required state"));
+        let better = match direction.role {
+            Role::StandbyLeader => "the cluster follows another one already",
+            _ => "the cluster follows no other one: there is nothing to promote",
+        };
+        return Err(Refusal::new("Cluster is already in the required state").in_better_words(better));
     }
     Ok(leader.clone())
 }
@@ -122,6 +126,7 @@ pub(super) async fn change(
         return Ok(Exit::Done);
     }
     request(&desk, &view, &leader, direction, &made).await?;
+    desk.begin(&format!("{} of cluster {cluster}", direction.noun));
     let after = wait(&desk, &view, &leader, direction).await?;
     desk.result(&stamped(&desk, &format!("cluster is successfully {}", direction.done)))?;
     desk.table(&after)?;

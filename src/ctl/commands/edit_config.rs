@@ -8,7 +8,7 @@ use crate::cluster::ConfigKey;
 use crate::config::{merge, yaml as yaml_text};
 use crate::ctl::context::Groups;
 use crate::ctl::render::{diff, yaml};
-use crate::ctl::{Context, CtlError, Exit};
+use crate::ctl::{Context, CtlError, Exit, pager};
 
 mod change;
 mod editor;
@@ -75,8 +75,13 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Exit, C
         context.check_known(name, &cluster).map_err(|error| no_config(name).next(error.hint.unwrap_or_default()))?;
         return Err(no_config(name));
     };
-    let plan = plan(context, name, &key, args).await?;
     let ours = !context.personality().is_patronictl();
+    if ours && args.uses_editor() && !context.ui.terminals().input && !context.agreed(args.force) && !args.dry_run {
+        // Later would be too late: what was typed could not be confirmed.
+        let error = CtlError::usage("nobody can edit or confirm here: the standard input is not a terminal");
+        return Err(error.next("give the changes with -s, -p, --apply or --replace, and --yes"));
+    }
+    let plan = plan(context, name, &key, args).await?;
     let is_agreed = context.agreed(args.force);
     if merge::equal(&plan.before, &plan.after) {
         if !args.quiet {
@@ -192,10 +197,12 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), CtlError> {
     if context.is_recording() {
         return context.ui.say(&lines.join("\n"));
     }
-    if context.ui.terminals().output {
-        return context.ui.data_raw(&(diff::coloured(&lines).join("\n") + "\n"));
+    let is_terminal = context.ui.terminals().output;
+    if context.personality().is_patronictl() && is_terminal {
+        return pager::as_patronictl(context, &(diff::coloured(&lines).join("\n") + "\n"));
     }
-    context.ui.data(&lines.join("\n"))
+    let lines = if context.ui.look().styled { diff::coloured(&lines) } else { lines };
+    pager::data(context, &lines.join("\n"))
 }
 
 fn warn_of_unknown(context: &Context<'_>, plan: &Plan) -> Result<bool, CtlError> {
@@ -225,6 +232,7 @@ async fn store(
 ) -> Result<Exit, CtlError> {
     let dcs = context.dcs(name, groups)?;
     let what = format!("could not write the configuration of cluster {name}");
+    context.ui.underway(|underway| underway.begin(&format!("change of the configuration of cluster {name}")));
     let written = context.within(what, dcs.write_config(document(&plan)?, Some(key.version))).await?;
     if written {
         context.tell("Configuration changed")?;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::ClusterView;
 use crate::ctl::render::{Format, history};
-use crate::ctl::{Context, CtlError, Exit};
+use crate::ctl::{Context, CtlError, Exit, pager};
 
 /// Arguments of `history`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -30,7 +30,7 @@ pub async fn run(context: &Context<'_>, args: &HistoryArgs) -> Result<Exit, CtlE
         return Ok(Exit::Done);
     }
     context.check_known(name, &cluster)?;
-    context.ui.data(&history::as_pgherdctl(&view, args.format, context.ui.look()))?;
+    pager::data(context, &history::as_pgherdctl(&view, args.format, context.ui.look()))?;
     Ok(Exit::Done)
 }
 

@@ -12,7 +12,7 @@ use crate::ctl::render::{Format, members};
 use crate::ctl::report::report;
 use crate::ctl::ui::Tone;
 use crate::ctl::without_dcs::{self, Source};
-use crate::ctl::{Context, CtlError, ErrorKind, Exit};
+use crate::ctl::{Context, CtlError, ErrorKind, Exit, pager};
 
 /// Arguments of `list`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -136,7 +136,12 @@ async fn round(context: &Context<'_>, wanted: &Wanted<'_>, clusters: &[String]) 
     if context.personality().is_patronictl() {
         return Ok(Exit::Done);
     }
-    ui.data(&members::as_pgherdctl(&views, wanted.shape, ui.look()))?;
+    let text = members::as_pgherdctl(&views, wanted.shape, ui.look());
+    if wanted.period.is_some() {
+        ui.data(&text)?
+    } else {
+        pager::data(context, &text)?
+    }
     for remark in views.iter().filter_map(|view| view.source.remark(&view.cluster)) {
         ui.warn(&remark)?;
     }

@@ -70,6 +70,7 @@ pub(super) async fn set_paused(context: &Context<'_>, args: &PauseArgs, is_wante
         return Ok(Exit::of_status(*status));
     }
     if args.wait {
+        desk.begin(&format!("{word} of cluster {}", desk.cluster));
         desk.say(&format!("'{word}' request sent, waiting until it is recognized by all nodes"))?;
         if let Some(late) = wait(&desk, &view, is_wanted).await? {
             let seconds = Pace::of(&view).loop_wait.as_secs();
@@ -108,6 +109,8 @@ async fn ask_somebody(
         }
     }
     let error = CtlError::new("Can not find accessible cluster member").ending(Exit::Unreachable);
+    let error =
+        error.in_better_words(format!("no member of cluster {} could be asked; nothing was changed", desk.cluster));
     Err(error.next("see whether the agents run and their REST addresses can be reached from here"))
 }
 

@@ -11,7 +11,7 @@ use crate::ctl::libpq::{self, Given};
 use crate::ctl::render::{ours, rows, yaml};
 use crate::ctl::sql::{Answer, Session, Trouble};
 use crate::ctl::targets::{self, RoleFilter};
-use crate::ctl::{Context, CtlError, ErrorKind, Exit};
+use crate::ctl::{Context, CtlError, ErrorKind, Exit, pager};
 
 /// Arguments of `query`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -241,18 +241,26 @@ fn as_pgherdctl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<E
             }
             _ if is_document => {}
             Answer::Command(tag) => job.context.ui.say(tag)?,
-            Answer::Rows { columns, rows } => job.context.ui.data(&match job.args.format.as_str() {
-                "pretty" => rows::pretty(columns, rows),
-                _ => rows::tsv(columns, rows, job.args.delimiter.as_deref().unwrap_or("\t")),
-            })?,
+            Answer::Rows { columns, rows } => show(
+                job,
+                &match job.args.format.as_str() {
+                    "pretty" => rows::pretty(columns, rows),
+                    _ => rows::tsv(columns, rows, job.args.delimiter.as_deref().unwrap_or("\t")),
+                },
+            )?,
         }
     }
     if is_document {
         let document = document(job.cluster, &answers);
         let is_json = job.args.format == "json";
-        job.context.ui.data(&if is_json { ours::json(&document) } else { yaml::ours(&document) })?;
+        show(job, &if is_json { ours::json(&document) } else { yaml::ours(&document) })?;
     }
     Ok(Exit::Done)
+}
+
+fn show(job: &Job<'_>, text: &str) -> Result<(), CtlError> {
+    let is_watched = period(job.args.every_two_seconds, job.args.watch).is_some();
+    if is_watched { job.context.ui.data(text) } else { pager::data(job.context, text) }
 }
 
 /// Every statement's answer in one document. Rows are lists, as the names of columns need not differ.

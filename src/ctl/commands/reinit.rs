@@ -66,6 +66,7 @@ pub async fn run(context: &Context<'_>, args: &ReinitArgs) -> Result<Exit, CtlEr
     let mut ends = Vec::new();
     let mut started = BTreeMap::new();
     for (index, name) in members.iter().enumerate() {
+        desk.leave(&members[index + 1..]);
         let before = if args.wait && !desk.is_patronictl() { look(&client, &view, name).await.ok() } else { None };
         match start(&desk, &client, &view, name, args).await? {
             Started::Yes => drop(started.insert(name.clone(), Waiting::new(before.as_ref()))),
@@ -179,6 +180,7 @@ async fn wait(
         let names: Vec<MemberName> = waiting.keys().cloned().collect();
         if names != told {
             desk.say(&format!("Waiting for reinitialize to complete on: {}", listed(&names)))?;
+            desk.begin(&format!("reinitialization of {}", listed(&names)));
             told.clone_from(&names);
         }
         tokio::time::sleep(LOOK_INTERVAL).await;

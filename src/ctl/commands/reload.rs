@@ -46,6 +46,7 @@ pub async fn run(context: &Context<'_>, args: &ReloadArgs) -> Result<Exit, CtlEr
     }
     let mut ends = Vec::new();
     for (index, name) in members.iter().enumerate() {
+        desk.leave(&members[index + 1..]);
         let answer = match desk.send(&client, &view, name, &request).await {
             Delivery::Answered(answer) => answer,
             silent if desk.is_patronictl() => {

@@ -53,6 +53,7 @@ pub async fn run(context: &Context<'_>, args: &RemoveArgs) -> Result<Exit, CtlEr
             }
         }
     }
+    context.ui.underway(|underway| underway.begin(&format!("removal of cluster {name}")));
     context.within(format!("could not remove cluster {name}"), dcs.delete_cluster()).await?;
     if !context.personality().is_patronictl() {
         context.ui.say(&format!("Removed everything about cluster {name} from the DCS"))?;

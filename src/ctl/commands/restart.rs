@@ -87,6 +87,7 @@ async fn carry_out(
     }
     let mut ends = Vec::new();
     for (index, name) in plan.members.iter().enumerate() {
+        desk.leave(&plan.members[index + 1..]);
         if plan.replaced.contains(name) {
             let end = take_back(desk, &client, view, name).await?;
             ends.extend((end != Exit::Done).then_some(end));

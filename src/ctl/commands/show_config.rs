@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::ClusterView;
 use crate::ctl::render::{ours, yaml};
-use crate::ctl::{Context, CtlError, Exit};
+use crate::ctl::{Context, CtlError, Exit, pager};
 
 /// Arguments of `show-config`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -45,7 +45,7 @@ pub async fn run(context: &Context<'_>, args: &ShowConfigArgs) -> Result<Exit, C
             .next("it is written when the first member has finished its bootstrap")
     })?;
     match args.format {
-        DocumentFormat::Yaml => context.ui.data_raw(&yaml::block(&document))?,
+        DocumentFormat::Yaml => pager::data(context, yaml::block(&document).trim_end_matches('\n'))?,
         DocumentFormat::Json => {
             context.ui.data(&ours::json(&ours::document("Config", json!({ "cluster": name, "config": document }))))?;
         }

@@ -47,7 +47,7 @@ pub(super) fn source(command: &str, argument: &str) -> Option<Source> {
         "own_context" => Source::Contexts,
         "cluster" | "clusters" | "confirm" => Source::Clusters,
         "group" => Source::Groups,
-        "member" => Source::Member,
+        "member" | "own_member" => Source::Member,
         "members" => Source::Members,
         "members_and_event" => Source::MembersAndEvents,
         "leader" => Source::Leader,
