@@ -237,7 +237,24 @@ async fn store_certificate(cluster: &Cluster) {
         "-out",
         &csr,
     ]);
-    openssl(&["x509", "-req", "-in", &csr, "-CA", &own, "-CAkey", &own_key, "-CAcreateserial", "-out", &new]);
+    // Without an extension it would be a certificate of the first version, which is of no use.
+    cluster.write("client.ext", "basicConstraints=CA:FALSE\n");
+    let ext = text(cluster, "client.ext");
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        &csr,
+        "-CA",
+        &own,
+        "-CAkey",
+        &own_key,
+        "-CAcreateserial",
+        "-extfile",
+        &ext,
+        "-out",
+        &new,
+    ]);
     // Half of a pair changes nothing.
     copy(cluster, "client.key", "store-0.key");
     cluster.signal_agent(REQUIRED, "HUP");
