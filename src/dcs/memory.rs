@@ -49,7 +49,10 @@ impl MemoryStore {
             changes: watch::Sender::new(0),
             is_deaf: AtomicBool::new(false),
         });
-        self.inner.change(|state| state.watchers.push(Arc::downgrade(&watcher)));
+        self.inner.change(|state| {
+            state.watchers.push(Arc::downgrade(&watcher));
+            state.told = None;
+        });
         Arc::new(MemoryHandle::new(self.inner.clone(), watcher))
     }
 
@@ -168,6 +171,8 @@ struct State {
     watchers: Vec<Weak<Watcher>>,
     /// The view at each place that is watched, as last announced, and the revision of that.
     announced: BTreeMap<Layout, (i64, ClusterView)>,
+    /// The revision up to which every watcher was told.
+    told: Option<i64>,
 }
 
 struct Lease {
@@ -241,6 +246,9 @@ impl State {
     }
 
     fn announce(&mut self) {
+        if self.told == Some(self.revision) {
+            return;
+        }
         let watchers: Vec<Arc<Watcher>> = self.watchers.iter().filter_map(Weak::upgrade).collect();
         self.watchers.retain(|watcher| watcher.strong_count() > 0);
         let layouts: std::collections::BTreeSet<&Layout> = watchers.iter().map(|watcher| &watcher.layout).collect();
@@ -255,6 +263,15 @@ impl State {
                 here.for_each(|watcher| watcher.hear(old, &new));
             }
             self.announced.insert(layout.clone(), (self.revision, new));
+        }
+        self.told = Some(self.revision);
+    }
+
+    /// What there is to be read now; made once for each revision.
+    fn view(&self, layout: &Layout) -> ClusterView {
+        match self.announced.get(layout) {
+            Some((revision, view)) if *revision == self.revision => view.clone(),
+            _ => layout.view(&self.range(&layout.read_prefix())),
         }
     }
 }

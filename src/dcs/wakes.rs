@@ -38,8 +38,13 @@ fn are_members_changed(before: &ClusterView, after: &ClusterView, me: Option<&st
 }
 
 fn is_changed(before: &Member, after: &Member) -> bool {
-    let is_news = |key: &&String| !POSITIONS.contains(&key.as_str());
-    before.data.keys().chain(after.data.keys()).filter(is_news).any(|key| before.data.get(key) != after.data.get(key))
+    let is_news = |key: &str| !POSITIONS.contains(&key);
+    // Written in the same order, as they nearly always are, they need not be looked up one by one.
+    if before.data.iter().filter(|(key, _)| is_news(key)).eq(after.data.iter().filter(|(key, _)| is_news(key))) {
+        return false;
+    }
+    let differs = |key: &String| before.data.get(key) != after.data.get(key);
+    before.data.keys().chain(after.data.keys()).filter(|key| is_news(key)).any(differs)
 }
 
 fn is_status_news(before: &ClusterView, after: &ClusterView, me: Option<&str>) -> bool {

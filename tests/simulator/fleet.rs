@@ -345,40 +345,49 @@ impl Moving {
         self.servers[who].receiver = Some(receiver);
     }
 
-    fn is_confirmed(&self, who: usize, place: usize, names: &[MemberName]) -> bool {
-        let waiting = &self.servers[who].waiting;
-        let has = |wanted: &StandbyNames| {
-            let confirms = |i: &usize| {
-                wanted.names.contains(&names[*i].to_lowercase())
-                    && self.servers[*i].receiver.is_some_and(|r| r.from == who && r.told >= place)
+    /// Up to which place in its WAL the commits of this server need not wait any longer.
+    fn confirmed(&self, who: usize, names: &[MemberName]) -> usize {
+        let reached = |wanted: &StandbyNames| {
+            if wanted.number == 0 {
+                return usize::MAX;
+            }
+            let told = |(name, server): (&MemberName, &Server)| {
+                let receiver = server.receiver.filter(|receiver| receiver.from == who)?;
+                wanted.names.contains(&name.to_lowercase()).then_some(receiver.told)
             };
-            (wanted.number == 0) || (0..names.len()).filter(confirms).count() >= wanted.number.max(1)
+            let mut told: Vec<usize> = names.iter().zip(&self.servers).filter_map(told).collect();
+            told.sort_unstable_by(|a, b| b.cmp(a));
+            told.get(wanted.number - 1).copied().unwrap_or(0)
         };
-        let is_new = has(&waiting.now);
-        is_new || waiting.before.as_ref().is_some_and(|(old, until)| Instant::now() < *until && has(old))
+        let waiting = &self.servers[who].waiting;
+        let before = waiting.before.as_ref().filter(|(_, until)| Instant::now() < *until);
+        reached(&waiting.now).max(before.map_or(0, |(old, _)| reached(old)))
     }
 
     /// Clients hear of what is committed.
     fn acknowledge(&mut self, names: &[MemberName], is_protected: bool) {
-        let open = std::mem::take(&mut self.open);
-        for entry in open {
-            let (who, life, place, row) = entry;
-            let server = &self.servers[who];
-            if server.life != life || !server.is_up() {
-                continue;
+        let confirmed: Vec<usize> = (0..names.len()).map(|who| self.confirmed(who, names)).collect();
+        let Self { open, servers, acknowledged, acknowledged_ever, .. } = self;
+        let sorted = acknowledged.len().saturating_sub(1);
+        open.retain(|(who, life, place, row)| {
+            let server = &servers[*who];
+            if server.life != *life || !server.is_up() {
+                return false;
             }
-            if server.is_frozen || !self.is_confirmed(who, place, names) {
-                self.open.push(entry);
-                continue;
+            if server.is_frozen || *place > confirmed[*who] {
+                return true;
             }
-            self.acknowledged_ever += 1;
+            *acknowledged_ever += 1;
             // What a machine acknowledges in the moment between its resuming and the guard is lost in asynchronous
             // mode; in the others it waits for standbys that are no longer there.
             if is_protected {
-                self.acknowledged.push(row);
+                acknowledged.push(*row);
             }
+            false
+        });
+        if !acknowledged[sorted..].is_sorted() {
+            acknowledged.sort_unstable();
         }
-        self.acknowledged.sort_unstable();
     }
 
     /// What must hold at every moment.
@@ -395,8 +404,18 @@ impl Moving {
     }
 }
 
-/// Whether `/sync` says that somebody may be elected: from then on no acknowledged row may be lost.
-pub(crate) fn is_sync_noted(store: &MemoryStore) -> bool {
-    let Some(text) = store.get("/service/sim/sync") else { return false };
-    serde_json::from_str::<Value>(&text).is_ok_and(|value| value["leader"].is_string())
+/// Whether `/sync` says that somebody may be elected: from then on no acknowledged row may be lost. Asked every moment,
+/// so what the last text means is remembered.
+#[derive(Debug, Default)]
+pub(crate) struct SyncNote(String, bool);
+
+impl SyncNote {
+    pub(crate) fn is_there(&mut self, store: &MemoryStore) -> bool {
+        let text = store.get("/service/sim/sync").unwrap_or_default();
+        if self.0 != text {
+            self.1 = serde_json::from_str::<Value>(&text).is_ok_and(|value| value["leader"].is_string());
+            self.0 = text;
+        }
+        self.1
+    }
 }

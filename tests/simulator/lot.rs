@@ -40,7 +40,7 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     world.fleet.moving().has_archive = chance.percent(75);
     world.until("birth", Duration::from_secs(120), World::is_healthy).await?;
     world.pass(Duration::from_secs(5)).await?;
-    let mut lot = Lot { chance, config, is_paused: false, outages };
+    let mut lot = Lot { chance, config, is_paused: false, outages, votes: Chance::new(seed ^ (u64::MAX / 3)) };
     for _ in 0..4 + lot.chance.below(8) {
         if failsafe && lot.outages.percent(20) {
             lot.outage(&mut world).await?;
@@ -50,6 +50,9 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
         world.pass(Duration::from_millis(20 + lot.chance.below(most))).await?;
     }
     lot.peace(&mut world).await?;
+    if lot.votes.percent(40) {
+        lot.lone_voter(&mut world).await?;
+    }
     Ok(world.fleet.moving().log.join("\n"))
 }
 
@@ -142,6 +145,8 @@ struct Lot {
     is_paused: bool,
     /// Draws what happens to the DCS where failsafe mode is on.
     outages: Chance,
+    /// Draws whether and how a vote is split at the end.
+    votes: Chance,
 }
 
 impl Lot {
@@ -414,6 +419,31 @@ impl Lot {
             heal(world);
         }
         Ok(())
+    }
+
+    /// A synchronous standby has missed commits, and is alone with the DCS when the leader dies. In quorum mode it is
+    /// one of those who may be elected; only the votes that it does not get keep it from leading. Comes after all else:
+    /// it needs a world in good order, and by chance it hardly ever comes about.
+    async fn lone_voter(&mut self, world: &mut World) -> Outcome {
+        let voters = world.voters();
+        let Some(leader) = world.leader().filter(|_| self.config["synchronous_mode"] == json!("quorum")) else {
+            return Ok(());
+        };
+        if voters.len() < 2 {
+            return Ok(());
+        }
+        let lone = voters[self.votes.index(voters.len())];
+        world.say(format!("{} misses commits, then {} dies", world.name(lone), world.name(leader)));
+        world.cut(leader, lone, true);
+        world.pass(Duration::from_millis(300 + self.votes.below(4_000))).await?;
+        for other in (0..world.len()).filter(|other| *other != lone) {
+            world.cut(lone, other, true);
+            world.cut(other, lone, true);
+        }
+        world.members[leader].power_off();
+        let ttl = self.config["ttl"].as_u64().unwrap();
+        world.pass(Duration::from_secs(ttl + 5)).await?;
+        self.peace(world).await
     }
 
     async fn peace(&mut self, world: &mut World) -> Outcome {

@@ -22,6 +22,8 @@ pub(crate) enum Sabotage {
     PromoteBeforeSwap,
     /// Elections do not look at `/sync`.
     IgnoreSync,
+    /// Elections do not count the votes that `/sync` asks for in quorum mode.
+    IgnoreVotes,
     /// Elections do not compare positions.
     IgnorePositions,
     /// The tag `nofailover` is not looked at.
@@ -85,6 +87,13 @@ impl Sabotage {
                     if let PeerAnswer::Answered { in_recovery: true, position, .. } = answer {
                         *position = Lsn(1);
                     }
+                }
+            }
+            Self::IgnoreVotes => {
+                if let Snapshot::Read(view) = &mut seen.view
+                    && view.leader.is_none()
+                {
+                    view.sync.quorum = 0;
                 }
             }
             Self::IgnoreSync => {

@@ -111,6 +111,7 @@ mod faults {
         no_renewal NoRenewal [91];
         promote_before_swap PromoteBeforeSwap [2];
         ignore_sync IgnoreSync [94];
+        ignore_votes IgnoreVotes [12];
         ignore_positions IgnorePositions [56];
         ignore_nofailover IgnoreNofailover [43];
         ignore_pause IgnorePause [8];

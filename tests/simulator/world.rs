@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::chance::Chance;
-use crate::fleet::{Fleet, Local, is_sync_noted};
+use crate::fleet::{Fleet, Local, SyncNote};
 use crate::member::Member;
 use crate::port::Life;
 use crate::sabotage::Sabotage;
@@ -56,6 +56,7 @@ pub(crate) struct World {
     loses_by_hand: bool,
     /// When every agent must have heard of the end or beginning of maintenance mode.
     pause_known_at: Option<Instant>,
+    sync_note: SyncNote,
 }
 
 impl World {
@@ -74,6 +75,7 @@ impl World {
             config: plan.config.as_object().cloned().unwrap_or_default(),
             loses_by_hand: false,
             pause_known_at: None,
+            sync_note: SyncNote::default(),
         };
         for who in 0..names.len() {
             world.start_agent(who);
@@ -201,7 +203,7 @@ impl World {
             self.loses_by_hand = !is_settled;
         }
         let is_synchronous = self.config.get("synchronous_mode").is_some_and(|mode| *mode != json!(false));
-        self.fleet.clients(is_synchronous && !self.loses_by_hand && is_sync_noted(&self.store));
+        self.fleet.clients(is_synchronous && !self.loses_by_hand && self.sync_note.is_there(&self.store));
         let violation = self.fleet.moving().violation.clone();
         violation.map_or(Ok(()), |what| Err(self.failure(what)))
     }
@@ -274,10 +276,21 @@ impl World {
         self.is_healthy() && self.protects()
     }
 
+    fn sync(&self) -> Value {
+        self.store.get(SYNC).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    /// The standbys that `/sync` names.
+    pub(crate) fn voters(&self) -> Vec<usize> {
+        let noted = self.sync();
+        let names = noted["sync_standby"].as_str().unwrap_or_default().split(',');
+        names.filter_map(|name| self.fleet.index(name)).collect()
+    }
+
     /// `/sync` names the standbys that the configuration asks for.
     fn protects(&self) -> bool {
         let mode = self.config.get("synchronous_mode").cloned().unwrap_or_default();
-        let noted = self.store.get(SYNC).and_then(|text| serde_json::from_str::<Value>(&text).ok()).unwrap_or_default();
+        let noted = self.sync();
         if mode == json!(false) || mode.is_null() {
             return !noted["leader"].is_string();
         }

@@ -174,10 +174,8 @@ fn is_version(state: &State, key: &str, expected: Option<Version>) -> bool {
 #[async_trait]
 impl Dcs for MemoryHandle {
     async fn load(&self) -> Result<ClusterView, DcsError> {
-        let prefix = self.layout().read_prefix();
         let me = self.watcher.me.as_ref();
-        let answer =
-            self.call("reading the cluster", false, |state, _| self.layout().view(&state.range(&prefix))).await;
+        let answer = self.call("reading the cluster", false, |state, _| state.view(self.layout())).await;
         let member = answer.as_ref().ok().and_then(|view| view.member(me?)).map(|member| {
             let lease = member.session.as_ref().and_then(|session| session.0.parse().ok()).unwrap_or_default();
             (lease, member.data.clone())
