@@ -14,7 +14,7 @@ use crate::api::{self, Client};
 use crate::cluster::ClusterView;
 use crate::config::{Dynamic, LocalConfig, PostgresConfig};
 use crate::dcs::{self, Dcs, DcsError, Identity, Timing};
-use crate::io::clock::SystemClock;
+use crate::io::clock::{SystemClock, since_boot};
 use crate::io::tls;
 use crate::postgres::process::{stop_at_once, ticks};
 use crate::postgres::{Postgres, Server};
@@ -213,7 +213,9 @@ fn watch_deadline(runner: &Runner, server: Arc<Server>) -> Result<std::thread::J
             server.quit_now();
             error!("the leader lease was not renewed in time: PostgreSQL was told to quit");
             let data_dir = server.site().data_dir();
-            let (_, killed) = stop_at_once(&data_dir, server.postmaster(), ticks(deadline), QUIT_GRACE);
+            // Whoever was suspended beyond the deadline has no time to give away: another member may lead by now.
+            let grace = QUIT_GRACE.saturating_sub(since_boot().saturating_sub(deadline));
+            let (_, killed) = stop_at_once(&data_dir, server.postmaster(), ticks(deadline), grace);
             if killed > 0 {
                 error!("PostgreSQL did not quit in time: {killed} of its processes were killed");
             }

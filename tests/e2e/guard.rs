@@ -112,6 +112,11 @@ fn family(postmaster: u32) -> Vec<u32> {
     std::iter::once(postmaster).chain(children.iter().map(|child| child.pid.cast_unsigned())).collect()
 }
 
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn guard_stops_a_primary_before_another_one_is_promoted() {
     let mut cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
@@ -142,30 +147,54 @@ async fn guard_stops_a_primary_before_another_one_is_promoted() {
     family.iter().for_each(|pid| signal(*pid, "STOP"));
     cluster.signal_agent(leader, "STOP");
     let moment = promoted(&cluster, 1 - leader).await;
+    // They were killed as they stood still: whatever happens now, nothing can be acknowledged any more.
+    assert!(!family.iter().any(|pid| lives(*pid)), "{}", cluster.dump());
     family.iter().for_each(|pid| signal(*pid, "CONT"));
     assert_refuses(&cluster, leader).await;
     cluster.signal_agent(leader, "CONT");
     loyal.was_refused_from(moment, &cluster).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
-    let cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
+/// What is suspended together with its guard goes on together with it: so long it may acknowledge rows.
+const RESUMED: Duration = Duration::from_millis(200);
+
+/// Suspends everything of the leader until another one leads, then lets it go on. The time between that and the last row
+/// that it acknowledged; zero if there was none.
+async fn resumed(cluster: &Cluster) -> Duration {
     let leader = cluster.settled_leader(LONG).await;
-    let loyal = Loyal::start(&cluster, leader).await;
+    let loyal = Loyal::start(cluster, leader).await;
     let mut all = family(cluster.postmaster(leader).unwrap());
     all.push(cluster.guard(leader).expect("the leader has a guard"));
     all.iter().for_each(|pid| signal(*pid, "STOP"));
     cluster.signal_agent(leader, "STOP");
-    promoted(&cluster, 1 - leader).await;
+    promoted(cluster, 1 - leader).await;
     let resumed = Instant::now();
     all.iter().for_each(|pid| signal(*pid, "CONT"));
-    assert_refuses(&cluster, leader).await;
+    let give_up = Instant::now() + LONG;
+    while all[..all.len() - 1].iter().any(|pid| lives(*pid)) {
+        assert!(Instant::now() < give_up, "the guard does not act\n{}", cluster.dump());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let died = resumed.elapsed();
+    assert_refuses(cluster, leader).await;
     cluster.signal_agent(leader, "CONT");
     loyal.end().await;
     let late = loyal.last().saturating_duration_since(resumed);
-    // It takes far less; a machine that has much to do may take its time between two of the signals.
-    assert!(late < Duration::from_secs(2), "acknowledged {late:?} after it went on\n{}", cluster.dump());
+    eprintln!("resumed: the last row was acknowledged after {late:?}, the server was seen dead after {died:?}");
+    late
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guard_that_was_suspended_too_ends_the_server_as_soon_as_it_goes_on() {
+    let cluster = Cluster::healthy(Store::Etcd, &OURS, settings(5)).await;
+    // A machine that has much to do may take its time between two of the signals; not always.
+    let mut late = resumed(&cluster).await;
+    for _ in 0..3 {
+        if late >= RESUMED {
+            late = late.min(resumed(&cluster).await);
+        }
+    }
+    assert!(late < RESUMED, "acknowledged {late:?} after it went on\n{}", cluster.dump());
 
     // Without its guard a primary that lost its agent writes on beside the new one: what is above can fail.
     let leader = cluster.settled_leader(LONG).await;

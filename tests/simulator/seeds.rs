@@ -105,9 +105,9 @@ mod faults {
     use super::*;
 
     faults! {
-        no_deadline NoDeadline [25];
-        no_guard NoGuard [25];
-        slow_clocks SlowClocks [25];
+        no_deadline NoDeadline [43];
+        no_guard NoGuard [43];
+        slow_clocks SlowClocks [34];
         no_renewal NoRenewal [91];
         promote_before_swap PromoteBeforeSwap [2];
         ignore_sync IgnoreSync [94];

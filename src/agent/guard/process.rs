@@ -20,7 +20,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// With nothing to watch and nobody connected, only the end is to be noticed.
 const REST: Duration = Duration::from_secs(1);
 
-/// The server's own immediate shutdown gets this long before everything is killed.
+/// The server's own immediate shutdown gets this long before everything is killed, counted from the deadline: who was
+/// suspended beyond it with the server has no time to give away, for another member may lead by now.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// A server that was being started when the deadline passed may show itself a little later.
@@ -235,7 +236,9 @@ impl Duty {
 }
 
 fn fire(data_dir: &Path, stop: &Stop) {
-    let (told, killed) = stop_at_once(data_dir, stop.postmaster, ticks(stop.deadline), GRACE);
+    let late = since_boot().saturating_sub(stop.deadline);
+    let grace = GRACE.saturating_sub(late);
+    let (told, killed) = stop_at_once(data_dir, stop.postmaster, ticks(stop.deadline), grace);
     if stop.is_again && told + killed == 0 {
         return;
     }
