@@ -356,8 +356,8 @@ impl Moving {
                 wanted.names.contains(&name.to_lowercase()).then_some(receiver.told)
             };
             let mut told: Vec<usize> = names.iter().zip(&self.servers).filter_map(told).collect();
-            told.sort_unstable_by(|a, b| b.cmp(a));
-            told.get(wanted.number - 1).copied().unwrap_or(0)
+            told.sort_unstable();
+            told.len().checked_sub(wanted.number).map_or(0, |at| told[at])
         };
         let waiting = &self.servers[who].waiting;
         let before = waiting.before.as_ref().filter(|(_, until)| Instant::now() < *until);
