@@ -5,20 +5,24 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::{Cluster, Kind, Store};
+use crate::proxy::{Mode, Proxy};
 use crate::writer::{Writer, assert_nothing_lost};
 
 const LONG: Duration = Duration::from_secs(90);
 const TTL: Duration = Duration::from_secs(20);
+/// What members of our kind can keep up with.
+const SHORT_TTL: Duration = Duration::from_secs(8);
 const LEADS_ON: &str = "continue to run as a leader because failsafe mode is enabled and all members are accessible";
+const DEMOTES: &str = "demoting self because DCS is not accessible and I was a leader";
 
-/// Waits until every member counts.
-async fn wait_topology(cluster: &Cluster) {
+/// Waits until so many members count.
+async fn wait_topology(cluster: &Cluster, count: usize) {
     let give_up = Instant::now() + LONG;
     loop {
         let leader = cluster.wait_leader(LONG, |_| true).await;
         let (_, text) = cluster.get(leader, "/failsafe").await.unwrap_or_default();
         let known: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        if known.as_object().is_some_and(|known| known.len() == cluster.members.len()) {
+        if known.as_object().is_some_and(|known| known.len() == count) {
             return;
         }
         assert!(Instant::now() < give_up, "the topology stays {text}\n{}", cluster.dump());
@@ -26,16 +30,53 @@ async fn wait_topology(cluster: &Cluster) {
     }
 }
 
+/// One member has led without a break, is told so again by all others, and its writes are acknowledged.
+async fn assert_leads_on(cluster: &Cluster, who: usize, writer: &Writer, interrupted: usize) {
+    let said = cluster.count_in_log(who, LEADS_ON);
+    cluster.until("the members are asked again", LONG, async || cluster.count_in_log(who, LEADS_ON) > said + 1).await;
+    writer.wait_acknowledged_after(Instant::now(), LONG).await;
+    assert_eq!((cluster.leader().await, writer.interruptions()), (Some(who), interrupted), "{}", cluster.dump());
+}
+
+/// A client of the permanent slot needs the WAL no longer, and the members hear of it without the DCS.
+async fn assert_slot_follows(cluster: &Cluster, leader: usize) {
+    let forward = "SELECT end_lsn FROM pg_replication_slot_advance('kept', pg_current_wal_lsn())";
+    let rows = cluster.sql(leader, forward).await.unwrap();
+    let to = rows[0][0].clone().unwrap();
+    let query = format!("SELECT restart_lsn >= '{to}' FROM pg_replication_slots WHERE slot_name = 'kept'");
+    for i in (0..cluster.members.len()).filter(|i| *i != leader) {
+        let has_arrived = async || {
+            let rows = cluster.sql(i, &query).await.unwrap_or_default();
+            rows.first().is_some_and(|row| row[0].as_deref() == Some("t"))
+        };
+        cluster.until(&format!("n{i} moves its copy of the slot to {to}"), LONG, has_arrived).await;
+    }
+}
+
+/// A primary stops when one member says nothing.
+async fn assert_stops_without(cluster: &Cluster, leader: usize, silent: usize) {
+    let stopped = cluster.count_in_log(leader, DEMOTES);
+    cluster.signal_agent(silent, "STOP");
+    cluster.until("it stops", LONG, async || cluster.count_in_log(leader, DEMOTES) > stopped).await;
+    cluster.wait_log(leader, &format!("n{silent} does not accept us as the leader"), LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     let settings = json!({
-        "ttl": TTL.as_secs(), "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true,
+        "ttl": TTL.as_secs(), "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true, "slots": {"kept": null},
         "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
     });
-    let kinds = [Kind::Pgherd, Kind::Pgherd, Kind::Patroni];
-    let mut cluster = Cluster::healthy(Store::Etcd, &kinds, settings).await;
+    let mut cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd, Kind::Pgherd, Kind::Patroni], settings);
+    let way = Proxy::new(format!("127.0.0.1:{}", cluster.store_port)).await;
+    // One member's way to the DCS can be cut.
+    cluster.reconfigure(0, |document| document["etcd3"] = json!({"host": way.address(), "use_proxies": true}));
+    for i in 0..3 {
+        cluster.start(i);
+    }
+    cluster.wait_healthy(LONG).await;
     cluster.switch_to(0, LONG).await;
-    wait_topology(&cluster).await;
+    wait_topology(&cluster, 3).await;
     let writer = Writer::start(&cluster).await;
 
     // The DCS hangs for longer than the lease lives. Both kinds of replica accept.
@@ -44,32 +85,67 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     cluster.wait_log(0, LEADS_ON, LONG).await;
     let (_, status) = cluster.get(0, "/patroni").await.unwrap();
     assert!(status.contains("\"failsafe_mode_is_active\": true"), "{status}");
+    assert_slot_follows(&cluster, 0).await;
     writer.wait_acknowledged_after(began + TTL + Duration::from_secs(3), LONG).await;
-    assert_eq!(cluster.leader().await, Some(0));
+    assert_leads_on(&cluster, 0, &writer, 0).await;
     cluster.freeze_store(false);
     cluster.wait_healthy(LONG).await;
     assert_eq!((cluster.leader().await, writer.interruptions()), (Some(0), 0), "{}", cluster.dump());
 
-    // The DCS is stopped, and one member that counts (again, since its key came back) cannot be asked.
-    wait_topology(&cluster).await;
-    cluster.signal_agent(1, "STOP");
+    // The DCS is stopped, and then one member that counts (again, since its key came back) cannot be asked.
+    wait_topology(&cluster, 3).await;
     cluster.stop_store();
-    cluster.wait_log(0, "demoting self because DCS is not accessible and I was a leader", LONG).await;
-    cluster.wait_log(0, "n1 does not accept us as the leader", LONG).await;
+    assert_leads_on(&cluster, 0, &writer, 0).await;
+    assert_stops_without(&cluster, 0, 1).await;
     cluster.start_store();
     cluster.signal_agent(1, "CONT");
     cluster.wait_healthy(LONG).await;
 
     // Patroni leads, and ours accept it.
     cluster.switch_to(2, LONG).await;
-    wait_topology(&cluster).await;
+    wait_topology(&cluster, 3).await;
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     let interrupted = writer.interruptions();
     cluster.freeze_store(true);
     cluster.wait_log(2, LEADS_ON, LONG).await;
+    assert_slot_follows(&cluster, 2).await;
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     cluster.freeze_store(false);
     cluster.wait_healthy(LONG).await;
     assert_eq!((cluster.leader().await, writer.interruptions()), (Some(2), interrupted), "{}", cluster.dump());
+
+    two_members(&mut cluster, &way, &writer).await;
     assert_nothing_lost(&cluster, writer.finish().await).await;
+}
+
+/// Ends a member, and does not wait until its key has expired.
+fn remove(cluster: &mut Cluster, i: usize) {
+    cluster.terminate_agent(i, LONG);
+    cluster.etcdctl(&["del", &cluster.key(&format!("members/n{i}"))]);
+}
+
+/// The same cluster with two members; without Patroni's the lease may be shorter.
+async fn two_members(cluster: &mut Cluster, way: &Proxy, writer: &Writer) {
+    cluster.switch_to(0, LONG).await;
+    remove(cluster, 2);
+    wait_topology(cluster, 2).await;
+    let patch = json!({
+        "ttl": SHORT_TTL.as_secs(), "loop_wait": 1, "retry_timeout": 2,
+        "synchronous_mode": true, "synchronous_mode_strict": true
+    });
+    let (code, text) = cluster.request("PATCH", 0, "/config", &patch).await.unwrap();
+    assert_eq!(code, 200, "{text}");
+    let names = async |i: usize| cluster.sql(i, "SHOW synchronous_standby_names").await.unwrap()[0][0].clone().unwrap();
+    cluster.until("the other one is synchronous", LONG, async || names(0).await.contains("n1")).await;
+    writer.wait_acknowledged_after(Instant::now(), LONG).await;
+    let interrupted = writer.interruptions();
+
+    // The primary alone has lost the DCS: there its lease expires, but the other one keeps its promise, and
+    // goes on following, so that commits are acknowledged.
+    way.set(Mode::Closed);
+    cluster.wait_log(0, LEADS_ON, LONG).await;
+    cluster.until("the lease ends", LONG, async || cluster.key_in_etcd("leader").is_none()).await;
+    assert_leads_on(cluster, 0, writer, interrupted).await;
+    way.set(Mode::Open);
+    cluster.wait_leader(LONG, |now| now == 0).await;
 }

@@ -23,6 +23,9 @@ mod parameters;
 mod pause;
 mod peers;
 mod process;
+#[allow(dead_code, reason = "shared with the contract of the stores")]
+#[path = "../dcs_contract/proxy.rs"]
+mod proxy;
 mod replicas;
 mod rewind;
 mod side_by_side;
