@@ -9,6 +9,7 @@ mod ours;
 mod outcomes;
 mod recorded;
 mod stage;
+mod terminal;
 mod transcript;
 mod unreachable;
 mod without_dcs;

@@ -57,7 +57,7 @@ async fn an_error_is_a_document_too() {
     assert_eq!((said.exit, &seen["kind"], &seen["exit"]), (3, &json!("Error"), &json!(3)), "{said:?}");
     assert_eq!(seen["result"], "not_found");
     assert!(seen["message"].as_str().unwrap().contains("pg9") && seen["next"].as_str().unwrap().contains("pg2, pg3"));
-    assert!(said.stderr.contains("error: Member pg9 does not exist"), "{said:?}");
+    assert!(said.stderr.contains("error: there is no member pg9 in cluster demo"), "{said:?}");
 
     // One member did it, the other cannot be asked: both are in the document.
     stage.edit("members/pg2", "api_url", "http://127.0.0.1:1/patroni".into());
