@@ -15,7 +15,7 @@ use super::commands::list::{self, Mode};
 use super::context::Groups;
 use super::delivery::{self, Delivery, Patience, Request, Verb};
 use super::plan::{Answer, Answers, Pace, Question, Refusal, Scene, Stop};
-use super::ui::Tone;
+use super::ui::{Progress, Tone};
 use super::{Context, CtlError, Exit};
 
 /// From one look at the members to the next.
@@ -210,6 +210,11 @@ impl<'a> Desk<'a> {
     /// Whether the end of it all is to be waited for.
     pub fn waits(&self) -> bool {
         self.context.own.wait
+    }
+
+    /// A spinner while something is waited for; nothing where nobody watches.
+    pub fn progress(&self, message: &str) -> Progress {
+        self.context.ui.progress(message)
     }
 
     /// The present moment in the local time zone.

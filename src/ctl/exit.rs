@@ -1,7 +1,9 @@
 //! Exit codes: scripts and pagers live by them. patronictl's personality knows only 0, 1 and 2.
 
-/// How a command ended, for the process that called it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a command ended, for the process that called it; in our documents one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Exit {
     /// As asked.

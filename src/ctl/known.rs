@@ -10,11 +10,14 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::MemberName;
 use crate::config::{DcsConfig, OperatorConfig};
 
-use super::commands::list::MembersView;
+use super::commands::list::{MembersView, Part, Row};
+use super::documents::{KnownFrom, MissingMember};
 
 /// A member and where it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +30,16 @@ pub struct KnownMember {
     pub api_url: String,
     /// Host and port of its PostgreSQL.
     pub address: Option<(String, u16)>,
+    /// The system identifier of the cluster that it belonged to.
+    #[serde(default)]
+    pub system_id: Option<String>,
+    /// When it was first not there any more.
+    #[serde(default)]
+    pub missing_since: Option<Timestamp>,
 }
+
+/// A member that has not been there for so long has been taken away.
+const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
 #[derive(Default, Serialize, Deserialize)]
 struct Document {
@@ -71,18 +83,60 @@ impl Known {
         if is_it { document.members } else { Vec::new() }
     }
 
-    /// Keeps where the members are now.
-    pub fn remember(&self, view: &MembersView) {
-        let rows = view.parts.iter().flat_map(|part| part.rows.iter().map(move |row| (part.group, row)));
-        let known = |(group, row): (i64, &super::commands::list::Row)| {
-            let (name, address) = (row.name.clone(), row.address.clone());
-            Some(KnownMember { name, group, api_url: row.api_url.clone()?, address })
-        };
-        let members: Vec<KnownMember> = rows.filter_map(known).collect();
-        let Some(path) = self.path.as_ref().filter(|_| !members.is_empty() && members != self.recall()) else { return };
+    /// Of a cluster that was removed nobody is missed.
+    pub fn forget(&self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    /// Says which members were here earlier and are not any more, and keeps where the others are now.
+    pub fn compare(&self, view: &mut MembersView, now: Timestamp) {
+        let earlier = self.recall();
+        let mut members: Vec<KnownMember> = view.parts.iter().flat_map(known_of).collect();
+        for mut member in earlier.iter().cloned() {
+            let Some(part) = view.parts.iter_mut().find(|part| part.group == member.group) else {
+                // Of a group that was not asked for.
+                members.push(member);
+                continue;
+            };
+            let is_there = part.rows.iter().any(|row| row.name == member.name);
+            let since = *member.missing_since.get_or_insert(now);
+            // Another system is another cluster that has the same name.
+            let is_same = part.initialize.is_some() && part.initialize == member.system_id;
+            if is_there || !is_same || now.duration_since(since) > FORGOTTEN_AFTER {
+                continue;
+            }
+            let (name, since) = (member.name.clone(), Some(since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+            let slot = MemberName::from(name.as_str()).slot_name();
+            let is_it = |missing: &&mut MissingMember| {
+                missing.name == name || (missing.known_from == KnownFrom::Slot && missing.name == slot)
+            };
+            match part.missing.iter_mut().find(is_it) {
+                // Only here the slot's name can be told from the member's.
+                Some(missing) => (missing.name, missing.since) = (name, since),
+                None => part.missing.push(MissingMember { name, known_from: KnownFrom::EarlierList, since }),
+            }
+            members.push(member);
+        }
+        let Some(path) = self.path.as_ref().filter(|_| !members.is_empty() && members != earlier) else { return };
         let (namespace, cluster) = (self.namespace.clone(), self.cluster.clone());
         let _ = write(path, &Document { namespace, cluster, members });
     }
+}
+
+fn known_of(part: &Part) -> impl Iterator<Item = KnownMember> + '_ {
+    let known = move |row: &Row| {
+        Some(KnownMember {
+            name: row.name.clone(),
+            group: part.group,
+            api_url: row.api_url.clone()?,
+            address: row.address.clone(),
+            system_id: part.initialize.clone(),
+            missing_since: None,
+        })
+    };
+    part.rows.iter().filter_map(known)
 }
 
 /// Whole or not at all: another list may read it at the same moment.

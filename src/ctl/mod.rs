@@ -18,12 +18,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches};
 
 pub mod advice;
+pub mod colour;
 pub mod commands;
 pub mod complete;
 pub mod context;
 mod contexts;
 pub mod delivery;
 pub mod desk;
+pub mod documents;
 pub mod error;
 pub mod exit;
 pub mod handover;
@@ -178,11 +180,12 @@ pub fn main(args: Vec<OsString>, environment: BTreeMap<String, String>) -> ExitC
 /// Runs one command line and returns the exit code. Everything that is said goes through `ui`.
 pub async fn run(invocation: &Invocation, ui: &Ui, outside: Outside) -> u8 {
     let personality = ui.personality();
+    ui.choose_color(own::scan_color(&invocation.args).unwrap_or_default(), &invocation.environment);
     let cli = match usage::read(&invocation.args, personality) {
         Ok(cli) => cli,
-        Err(said) => return said.show(ui),
+        Err(said) => return usage::refuse(ui, &invocation.args, said),
     };
-    ui.choose_color(cli.global.own.color);
+    ui.choose_color(cli.global.own.color, &invocation.environment);
     let result = match Context::new(ui, &cli.global, &invocation.environment, outside) {
         Ok(context) => carry_out(context, &cli).await,
         Err(error) => refuse(ui, &cli, error),

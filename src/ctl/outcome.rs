@@ -5,28 +5,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
-
 use super::Cli;
-use super::commands::Command;
+use super::documents::{Failure, MemberOutcome, Outcome};
 use super::error::{CtlError, ErrorKind};
 use super::exit::Exit;
-use super::render::{Format, ours, yaml};
+use super::render::{Format, ours};
 use super::ui::Ui;
-
-/// What became of one member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MemberOutcome {
-    /// Its name.
-    pub name: String,
-    /// A word for the exit code that this alone would have.
-    pub result: &'static str,
-    /// What was said of it.
-    pub reason: String,
-    /// What to do next, if there is something.
-    pub next: Option<String>,
-}
 
 /// What is known so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +41,7 @@ impl Record {
         let (name, reason, next) = (name.to_owned(), reason.to_owned(), next.map(str::to_owned));
         self.note(|notes| {
             notes.members.retain(|member| member.name != name);
-            notes.members.push(MemberOutcome { name, result: end.word(), reason, next });
+            notes.members.push(MemberOutcome { name, result: end, reason, next });
         });
     }
 
@@ -84,73 +68,93 @@ pub fn tell(
     let command = &cli.command;
     let Some(format) = cli.global.own.format.filter(|format| *format != Format::Pretty) else { return Ok(()) };
     let notes = record.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let document = match result {
-        Ok(_) if !command.reports() => return Ok(()),
-        Ok(end) => outcome(head(command, scope, *end), &notes),
-        Err(error) if error.kind == ErrorKind::ClosedPipe => return Ok(()),
-        Err(error) => failure(head(command, scope, error.end()), notes, error),
-    };
-    match format {
-        Format::Json => ui.data(&ours::json(&document)),
-        Format::Yaml | Format::Yml => ui.data(&yaml::ours(&document)),
-        // A table of other things has no place for an error.
+    let (word, cluster) = command.subject();
+    let head = Head { command: Some(word), cluster: cluster.or(scope) };
+    match result {
+        Ok(_) if !command.reports() => Ok(()),
+        Err(error) if error.kind == ErrorKind::ClosedPipe => Ok(()),
+        Ok(end) if format.is_document() => ui.data(&ours::document(&outcome(head, *end, notes), format)),
+        Err(error) if format.is_document() => ui.data(&ours::document(&failure(head, notes, error), format)),
+        // A table of other things has no place for an error: it stands on stderr.
         _ if !command.reports() => Ok(()),
-        _ => ui.data(&tsv(&document)),
+        _ if format == Format::Name => names(ui, head, result, &notes),
+        Ok(end) => ui.data(&tsv(head, *end, &notes, &notes.messages.join("; "))),
+        Err(error) => {
+            let failure = failure(head, notes.clone(), error);
+            let notes = Notes { members: failure.members, ..notes };
+            ui.data(&tsv(head, error.end(), &notes, &failure.message))
+        }
     }
 }
 
-fn outcome(mut body: Map<String, Value>, notes: &Notes) -> Value {
-    let rest = json!({
-        "leader_before": notes.leader_before,
-        "leader": notes.leader,
-        "messages": notes.messages,
-        "members": notes.members,
-    });
-    body.extend(rest.as_object().cloned().unwrap_or_default());
-    ours::document("Outcome", Value::Object(body))
+/// The document of a command line that could not even be read.
+pub fn tell_early(ui: &Ui, format: Option<Format>, word: Option<&str>, error: &CtlError) -> Result<(), CtlError> {
+    let head = Head { command: word, cluster: None };
+    match format.filter(|format| format.is_document()) {
+        Some(format) => ui.data(&ours::document(&failure(head, Notes::default(), error), format)),
+        None => Ok(()),
+    }
 }
 
-fn failure(mut body: Map<String, Value>, mut notes: Notes, error: &CtlError) -> Value {
+/// What a document is about.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    command: Option<&'a str>,
+    cluster: Option<&'a str>,
+}
+
+fn outcome(head: Head<'_>, end: Exit, notes: Notes) -> Outcome {
+    Outcome {
+        command: head.command.unwrap_or_default().to_owned(),
+        cluster: head.cluster.map(str::to_owned),
+        result: end,
+        exit: end.code(),
+        leader_before: notes.leader_before,
+        leader: notes.leader,
+        messages: notes.messages,
+        members: notes.members,
+    }
+}
+
+fn failure(head: Head<'_>, mut notes: Notes, error: &CtlError) -> Failure {
     let end = error.end();
     if let Some(name) = error.member().map(str::to_owned) {
         let reason = error.causes().join(": ");
-        notes.members.push(MemberOutcome { name, result: end.word(), reason, next: error.hint.clone() });
+        notes.members.push(MemberOutcome { name, result: end, reason, next: error.hint.clone() });
     }
-    let rest = json!({
-        "message": error.better.as_ref().unwrap_or(&error.message),
-        "causes": error.causes(),
-        "next": error.hint,
-        "members": notes.members,
-    });
-    body.extend(rest.as_object().cloned().unwrap_or_default());
-    ours::document("Error", Value::Object(body))
+    Failure {
+        command: head.command.map(str::to_owned),
+        cluster: head.cluster.map(str::to_owned),
+        result: end,
+        exit: end.code(),
+        message: error.better.as_ref().unwrap_or(&error.message).clone(),
+        causes: error.causes(),
+        next: error.hint.clone(),
+        messages: notes.messages,
+        members: notes.members,
+    }
 }
 
-fn head(command: &Command, scope: Option<&str>, end: Exit) -> Map<String, Value> {
-    let (word, cluster) = command.subject();
-    let head = json!({ "command": word, "cluster": cluster.or(scope), "result": end.word(), "exit": end.code() });
-    head.as_object().cloned().unwrap_or_default()
+/// The members that did it; for a command that does something to the cluster as a whole, the cluster.
+fn names(ui: &Ui, head: Head<'_>, result: &Result<Exit, CtlError>, notes: &Notes) -> Result<(), CtlError> {
+    let done = notes.members.iter().filter(|member| member.result == Exit::Done).map(|member| member.name.as_str());
+    let done: Vec<&str> = match result {
+        Ok(Exit::Done) if notes.members.is_empty() => head.cluster.into_iter().collect(),
+        _ => done.collect(),
+    };
+    if done.is_empty() { Ok(()) } else { ui.data(&done.join("\n")) }
 }
 
 /// One line per member, or one for the whole.
-fn tsv(document: &Value) -> String {
-    let text = |value: &Value, key: &str| match value.get(key) {
-        Some(Value::String(text)) => text.replace(['\t', '\n'], " "),
-        _ => String::new(),
-    };
-    let (command, cluster) = (text(document, "command"), text(document, "cluster"));
+fn tsv(head: Head<'_>, end: Exit, notes: &Notes, message: &str) -> String {
+    let (command, cluster) = (head.command.unwrap_or_default(), ours::field(head.cluster.unwrap_or_default()));
     let mut lines = vec!["command\tcluster\tmember\tresult\tmessage".to_owned()];
-    let members = document["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let of_member = |member: &Value| {
-        let (name, result, reason) = (text(member, "name"), text(member, "result"), text(member, "reason"));
-        format!("{command}\t{cluster}\t{name}\t{result}\t{reason}")
+    let line = |member: &str, result: Exit, message: &str| {
+        format!("{command}\t{cluster}\t{}\t{}\t{}", ours::field(member), result.word(), ours::field(message))
     };
-    lines.extend(members.iter().map(of_member));
-    if members.is_empty() {
-        let messages: Vec<&str> =
-            document["messages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let said = if messages.is_empty() { text(document, "message") } else { messages.join("; ").replace('\t', " ") };
-        lines.push(format!("{command}\t{cluster}\t\t{}\t{said}", text(document, "result")));
+    lines.extend(notes.members.iter().map(|member| line(&member.name, member.result, &member.reason)));
+    if notes.members.is_empty() {
+        lines.push(line("", end, message));
     }
     lines.join("\n")
 }

@@ -1,28 +1,19 @@
 //! Options that only `pgherdctl` has, on every command that can use them. patronictl's personality does not know them,
 //! so they are not part of the commands' own arguments.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueEnum, value_parser};
 
+use super::colour::ColorChoice;
 use super::render::Format;
 use super::targets::RoleFilter;
 
 /// Heading of these options in the help.
 const HEADING: &str = "Common options";
-
-/// When text is coloured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ColorChoice {
-    /// On a terminal, unless the environment is against it (NO_COLOR).
-    #[default]
-    Auto,
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-}
 
 /// What was said with these options.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,7 +73,14 @@ impl Own {
             let asks = sub.get_name() != "remove" && sub.get_arguments().any(|arg| arg.get_long() == Some("force"));
             let sub = if asks { with_yes(sub) } else { sub };
             let has_format = sub.get_arguments().any(|arg| arg.get_long() == Some("format"));
-            let sub = if has_format { sub } else { sub.arg(outcome_format()) };
+            let sub = match (has_format, sub.get_name()) {
+                (false, _) => sub.arg(with_formats(Arg::new("own_format").short('f').long("format"))),
+                // There `-f` is a file.
+                (true, "query") => {
+                    sub.mut_arg("format", |arg| arg.value_parser(PossibleValuesParser::new(Format::words())))
+                }
+                (true, _) => sub.mut_arg("format", with_formats),
+            };
             let sub = if REHEARSED.contains(&sub.get_name()) { sub.arg(dry_run()) } else { sub };
             let sub = if WAITING.contains(&sub.get_name()) { sub.arg(wait()) } else { sub };
             if is_list { sub.args(of_list()) } else { sub }
@@ -142,9 +140,12 @@ fn everywhere() -> [Arg; 4] {
     ]
 }
 
-fn outcome_format() -> Arg {
-    let arg = Arg::new("own_format").short('f').long("format").value_name("FORMAT");
-    arg.value_parser(value_parser!(Format)).help("Output format").help_heading(HEADING)
+/// Every format that we have, also where patronictl has fewer.
+fn with_formats(arg: Arg) -> Arg {
+    let words = PossibleValuesParser::new(Format::words());
+    // Only words of the list get so far.
+    let arg = arg.value_parser(words.map(|word| Format::of(&word).unwrap_or_default()));
+    arg.value_name("FORMAT").help("Output format").help_heading(HEADING)
 }
 
 /// The format by its word: not every command has the same choice.
@@ -154,7 +155,7 @@ fn format(sub: &ArgMatches) -> Option<Format> {
     }
     let word = sub.try_get_raw("format").ok().flatten()?.next()?.to_str()?;
     let is_said = sub.value_source("format") == Some(ValueSource::CommandLine);
-    Format::from_str(word, true).ok().filter(|_| is_said)
+    Format::of(word).filter(|_| is_said)
 }
 
 fn dry_run() -> Arg {
@@ -179,6 +180,32 @@ fn of_list() -> [Arg; 4] {
         url.help("Ask this member's REST API when the DCS does not answer; may be given several times")
             .help_heading(HEADING),
     ]
+}
+
+/// What an option has for a value in a command line that could not be read, as far as that can be told.
+fn scanned<'a>(args: &'a [OsString], names: &[&str]) -> Option<&'a str> {
+    let words: Vec<&str> = args.iter().skip(1).map_while(|arg| arg.to_str()).take_while(|arg| *arg != "--").collect();
+    let value = |(index, word): (usize, &&'a str)| {
+        let name = names.iter().find(|name| word.starts_with(**name))?;
+        match (&word[name.len()..], name.starts_with("--")) {
+            ("", _) => words.get(index + 1).copied(),
+            (rest, true) => rest.strip_prefix('='),
+            (rest, false) => Some(rest.strip_prefix('=').unwrap_or(rest)),
+        }
+    };
+    words.iter().enumerate().filter_map(value).last()
+}
+
+/// The format that was asked for in a command line that could not be read.
+pub fn scan_format(args: &[OsString]) -> Option<Format> {
+    let is_query = args.iter().any(|arg| arg == "query");
+    let names: &[&str] = if is_query { &["--format"] } else { &["--format", "-f"] };
+    scanned(args, names).and_then(Format::of)
+}
+
+/// The same for colour.
+pub fn scan_color(args: &[OsString]) -> Option<ColorChoice> {
+    scanned(args, &["--color"]).and_then(|word| ColorChoice::from_str(word, true).ok())
 }
 
 /// A positive number of seconds, fractions included.
@@ -206,6 +233,32 @@ mod tests {
         assert_eq!(own("pgherdctl restart demo --timeout 5min").timeout, None);
         assert_eq!(own("pgherdctl history --color never demo").color, ColorChoice::Never);
         assert_eq!(own("pgherdctl list --member-url a --member-url b").member_urls, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_a_broken_command_line_asked_for() {
+        let args = |words: &str| words.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(scan_format(&args("pgherdctl list --nosuch -f json")), Some(Format::Json));
+        assert_eq!(scan_format(&args("pgherdctl list -fyaml --nosuch")), Some(Format::Yaml));
+        assert_eq!(scan_format(&args("pgherdctl --format=tsv lst --format name")), Some(Format::Name));
+        assert_eq!(scan_format(&args("pgherdctl query -f json --nosuch")), None);
+        assert_eq!(scan_format(&args("pgherdctl list -f")), None);
+        assert_eq!(scan_format(&args("pgherdctl list -f xml -- -f json")), None);
+        assert_eq!(scan_color(&args("pgherdctl lst --color always")), Some(ColorChoice::Always));
+    }
+
+    #[test]
+    fn every_command_has_every_format() {
+        let clap = Cli::clap(Personality::Pgherdctl);
+        for sub in clap.get_subcommands() {
+            let format = sub.get_arguments().find(|arg| arg.get_long() == Some("format"));
+            let words = format.unwrap_or_else(|| panic!("{}", sub.get_name())).get_possible_values();
+            assert_eq!(words.len(), 6, "{}", sub.get_name());
+        }
+        let theirs = Cli::clap(Personality::Patronictl);
+        let list = theirs.get_subcommands().find(|sub| sub.get_name() == "list").unwrap();
+        let format = list.get_arguments().find(|arg| arg.get_long() == Some("format")).unwrap();
+        assert_eq!(format.get_possible_values().len(), 5);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::cluster::{ClusterView, Member, MemberName, Role};
 
+use super::commands::list::{Mode, ShownRole, shown_role};
 use super::error::CtlError;
 use super::exit::Exit;
 use super::plan::{Answers, Refusal, Stop};
@@ -80,6 +81,8 @@ pub struct Found {
     pub name: MemberName,
     /// Host and port of its PostgreSQL, if published.
     pub address: Option<(String, u16)>,
+    /// Its role.
+    pub role: ShownRole,
 }
 
 /// The first member with a role, or the one of that name; the leader when neither is said.
@@ -96,10 +99,11 @@ pub fn any_member(
         (None, role) => role.unwrap_or(RoleFilter::Leader),
     };
     // A name may stand in several groups: the address is that of the same group.
-    let in_part = |part| {
+    let in_part = |part: &ClusterView| {
         let names: Vec<MemberName> = role.members_of(part);
         let name = names.into_iter().find(|name| member.is_none_or(|wanted| *name == wanted))?;
-        Some(Found { address: part.member(&name).and_then(Member::address), name })
+        let role = shown_role(&name, part, Mode::of(part.config_document()));
+        Some(Found { address: part.member(&name).and_then(Member::address), role, name })
     };
     Ok(parts(view).find_map(in_part))
 }
@@ -205,7 +209,7 @@ impl NoChoice {
 }
 
 /// What may have been meant by names, and what there is.
-fn members_are(typed: &[&str], known: &[&str]) -> String {
+pub fn members_are(typed: &[&str], known: &[&str]) -> String {
     let owned: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
     let unknown = typed.iter().filter(|name| !known.contains(name));
     let meant: Vec<String> = unknown.filter_map(|name| difflib::did_you_mean(name, &owned)).collect();
@@ -213,14 +217,18 @@ fn members_are(typed: &[&str], known: &[&str]) -> String {
     if meant.is_empty() { all } else { format!("{}; {all}", meant.join(" ")) }
 }
 
+/// What to do for whoever looked for a member in vain, by its name if one was typed.
+pub fn advice(view: &ClusterView, typed: Option<&str>) -> String {
+    let known: Vec<&str> = parts(view).flat_map(|part| &part.members).map(|member| member.name.as_str()).collect();
+    match typed {
+        Some(name) if !known.is_empty() => members_are(&[name], &known),
+        _ => "`list` shows the members and their roles".to_owned(),
+    }
+}
+
 /// The end of a command that looked for a member in vain.
 pub fn no_suitable(view: &ClusterView, typed: Option<&str>) -> CtlError {
-    let known: Vec<&str> = parts(view).flat_map(|part| &part.members).map(|member| member.name.as_str()).collect();
-    let error = CtlError::new("Can not find a suitable member").ending(Exit::NotFound);
-    match typed {
-        Some(name) if !known.is_empty() => error.next(members_are(&[name], &known)),
-        _ => error.next("`list` shows the members and their roles"),
-    }
+    CtlError::new("Can not find a suitable member").ending(Exit::NotFound).next(advice(view, typed))
 }
 
 /// How a command chooses its members.

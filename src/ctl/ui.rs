@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. patronictl mixes the two (its prompts and results are on stdout),
 //! so what is neither data nor error goes through [`Ui::say`], which knows where it belongs.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +13,8 @@ use jiff::Zoned;
 use crate::io::clock::{Clock, SystemClock};
 
 use super::Personality;
+use super::colour::{self, ColorChoice};
 use super::error::CtlError;
-use super::own::ColorChoice;
 use super::underway::Underway;
 
 type Sink = Arc<Mutex<Box<dyn Write + Send>>>;
@@ -70,12 +71,16 @@ pub struct Ui {
     terminals: Terminals,
     /// Whether colours are used on stdout, and on stderr.
     colours: [AtomicBool; 2],
+    /// The terminal cannot move its cursor.
+    is_dumb: AtomicBool,
     clock: Arc<dyn Clock>,
     zone: jiff::tz::TimeZone,
     asking: AtomicBool,
     underway: Mutex<Underway>,
     /// Whether Ctrl-C is for this process.
     is_real: bool,
+    /// The spinner, while there is one.
+    watched: Mutex<Option<indicatif::WeakProgressBar>>,
 }
 
 impl Ui {
@@ -89,16 +94,14 @@ impl Ui {
             err: Arc::new(Mutex::new(Box::new(err))),
             input: Arc::new(Mutex::new(Box::new(BufReader::new(input)))),
             terminals,
-            colours: [
-                terminals.output && console::colors_enabled(),
-                terminals.errors && console::colors_enabled_stderr(),
-            ]
-            .map(AtomicBool::new),
+            colours: [false, false].map(AtomicBool::new),
+            is_dumb: AtomicBool::new(false),
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
             underway: Mutex::default(),
             is_real: true,
+            watched: Mutex::new(None),
         }
     }
 
@@ -113,11 +116,13 @@ impl Ui {
             input: Arc::new(Mutex::new(Box::new(typed))),
             terminals: Terminals { input: !input.is_empty(), ..Terminals::default() },
             colours: [false, false].map(AtomicBool::new),
+            is_dumb: AtomicBool::new(false),
             clock: Arc::new(SystemClock),
             zone: jiff::tz::TimeZone::system(),
             asking: AtomicBool::new(false),
             underway: Mutex::default(),
             is_real: false,
+            watched: Mutex::new(None),
         };
         (ui, captured)
     }
@@ -137,14 +142,18 @@ impl Ui {
         Self { terminals, ..self }
     }
 
-    /// `--color`; the terminals and the environment decide where nothing else is said.
-    pub fn choose_color(&self, choice: ColorChoice) {
-        let is_used = match choice {
-            ColorChoice::Auto => return,
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-        };
-        self.colours.iter().for_each(|colour| colour.store(is_used, Ordering::Relaxed));
+    /// Decides where colour is used, for each stream by itself.
+    pub fn choose_color(&self, choice: ColorChoice, environment: &BTreeMap<String, String>) {
+        let streams = [self.terminals.output, self.terminals.errors];
+        for (colour, is_terminal) in self.colours.iter().zip(streams) {
+            colour.store(choice.is_used(is_terminal, environment), Ordering::Relaxed);
+        }
+        self.is_dumb.store(colour::is_dumb(environment), Ordering::Relaxed);
+    }
+
+    /// Whether messages may be coloured.
+    pub fn colours_messages(&self) -> bool {
+        self.colours[1].load(Ordering::Relaxed)
     }
 
     /// How the program presents itself.
@@ -206,24 +215,30 @@ impl Ui {
         super::render::Look { width: self.width(), styled: self.colours[0].load(Ordering::Relaxed) }
     }
 
+    /// What tables beside the data may look like: on stderr.
+    pub fn look_beside(&self) -> super::render::Look {
+        let width = self.terminals.errors.then(|| console::Term::stderr().size_checked()).flatten();
+        super::render::Look { width: width.map(|(_, columns)| columns), styled: self.colours_messages() }
+    }
+
     /// Data and a newline, to stdout.
     pub fn data(&self, text: &str) -> Result<(), CtlError> {
-        write(&self.out, &[text, "\n"])
+        self.put(&self.out, &[text, "\n"])
     }
 
     /// Data as it is, to stdout.
     pub fn data_raw(&self, text: &str) -> Result<(), CtlError> {
-        write(&self.out, &[text])
+        self.put(&self.out, &[text])
     }
 
     /// What happened, one line: for patronictl part of the output, for us a message on stderr.
     pub fn say(&self, text: &str) -> Result<(), CtlError> {
-        write(self.messages(), &[text, "\n"])
+        self.put(self.messages(), &[text, "\n"])
     }
 
     /// The same without a newline.
     pub fn say_raw(&self, text: &str) -> Result<(), CtlError> {
-        write(self.messages(), &[text])
+        self.put(self.messages(), &[text])
     }
 
     /// Something the operator should know although the command goes on.
@@ -234,6 +249,11 @@ impl Ui {
         self.complain(&format!("{} {text}", self.paint(Tone::Warn, "warning:")))
     }
 
+    /// What to do next, to stderr.
+    pub fn hint(&self, text: &str) -> Result<(), CtlError> {
+        self.complain(&format!("{} {text}", self.paint(Tone::Hint, "next:")))
+    }
+
     /// A log line as patronictl writes it, to stderr.
     pub fn log(&self, level: &str, text: &str) -> Result<(), CtlError> {
         let time = self.now().strftime("%Y-%m-%d %H:%M:%S,%3f").to_string();
@@ -242,7 +262,7 @@ impl Ui {
 
     /// A line to stderr, as it is.
     pub fn complain(&self, text: &str) -> Result<(), CtlError> {
-        write(&self.err, &[text, "\n"])
+        self.put(&self.err, &[text, "\n"])
     }
 
     /// Clears the screen, if stdout is one.
@@ -252,19 +272,30 @@ impl Ui {
 
     /// Text in a tone, if messages may be coloured.
     pub fn paint(&self, tone: Tone, text: &str) -> String {
-        let is_used = self.colours[1].load(Ordering::Relaxed) && !self.personality.is_patronictl();
+        let is_used = self.colours_messages() && !self.personality.is_patronictl();
         if is_used { tone.style().force_styling(true).apply_to(text).to_string() } else { text.to_owned() }
     }
 
     /// A spinner with this message until it is dropped; nothing where nobody watches.
     pub fn progress(&self, message: &str) -> Progress {
-        if !self.terminals.errors || self.personality.is_patronictl() {
+        if !self.terminals.errors || self.is_dumb.load(Ordering::Relaxed) || self.personality.is_patronictl() {
             return Progress(None);
         }
         let bar = indicatif::ProgressBar::new_spinner();
         bar.set_message(message.to_owned());
         bar.enable_steady_tick(std::time::Duration::from_millis(120));
+        *self.watched.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
         Progress(Some(bar))
+    }
+
+    /// Writes; a spinner makes room for it.
+    fn put(&self, sink: &Sink, parts: &[&str]) -> Result<(), CtlError> {
+        let watched =
+            self.watched.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|bar| bar.upgrade());
+        match watched {
+            Some(bar) => bar.suspend(|| write(sink, parts)),
+            None => write(sink, parts),
+        }
     }
 
     fn messages(&self) -> &Sink {
@@ -303,7 +334,7 @@ impl Ui {
                 return Err(CtlError::nobody_to_ask(text, flag_for(text)));
             }
             // Never to stdout: a secret is asked for beside the data in both personalities.
-            write(&self.err, &[text, ": "])?;
+            self.put(&self.err, &[text, ": "])?;
             let answer = self.answer().await;
             if hidden.is_some() {
                 drop(hidden);

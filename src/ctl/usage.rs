@@ -11,14 +11,13 @@ use clap::{Arg, ArgAction, Command};
 use super::Personality;
 use super::render::{difflib, python};
 use super::ui::Ui;
-use super::{Cli, report};
+use super::{Cli, CtlError, outcome, own, report};
 
 /// Options that patronictl refuses, by command and argument.
-const EXTRAS: [(&str, &str); 7] = [
+const EXTRAS: [(&str, &str); 6] = [
     ("edit-config", "dry_run"),
     ("remove", "confirm"),
     ("remove", "force"),
-    ("show-config", "format"),
     ("topology", "extended"),
     ("topology", "format"),
     ("version", "format"),
@@ -51,7 +50,7 @@ impl Said {
         let (text, on_stdout, code) = match self {
             Self::Plain { text, on_stdout, code } => (text, on_stdout, code),
             Self::Clap(error) => {
-                let styled = if ui.terminals().errors { error.render().ansi().to_string() } else { error.to_string() };
+                let styled = if ui.colours_messages() { error.render().ansi().to_string() } else { error.to_string() };
                 let code = u8::try_from(error.exit_code()).unwrap_or(2);
                 (styled.trim_end().to_owned(), !error.use_stderr(), code)
             }
@@ -62,6 +61,37 @@ impl Said {
             Err(error) => report::report(ui, &error),
         }
     }
+}
+
+/// Says what is wrong with a command line, as a document too where one was asked for; returns the exit code.
+pub fn refuse(ui: &Ui, args: &[OsString], said: Said) -> u8 {
+    let told = match &said {
+        Said::Clap(error) if error.use_stderr() => tell(ui, args, error),
+        _ => Ok(()),
+    };
+    match told {
+        Ok(()) => said.show(ui),
+        Err(error) => report::report(ui, &error),
+    }
+}
+
+fn tell(ui: &Ui, args: &[OsString], error: &clap::Error) -> Result<(), CtlError> {
+    let clap = Cli::clap(ui.personality());
+    let word = command_word(args).filter(|word| clap.find_subcommand(word).is_some());
+    let text = error.to_string();
+    let mut paragraphs = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+    let message = match error.kind() {
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "no command was given".to_owned()
+        }
+        _ => paragraphs.next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    };
+    // How to pass something that looks like an option as a value is seldom what was wanted.
+    let is_useful = |tip: &String| !tip.starts_with("to pass ");
+    let tip = paragraphs.find_map(|part| part.strip_prefix("tip: ").map(str::to_owned).filter(is_useful));
+    let help = || format!("see `{}`", ["pgherdctl", word.unwrap_or_default(), "--help"].join(" ").replace("  ", " "));
+    let error = CtlError::usage(message).next(tip.unwrap_or_else(help));
+    outcome::tell_early(ui, own::scan_format(args), word, &error)
 }
 
 /// Reads the arguments as the personality knows them.

@@ -279,7 +279,7 @@ fn part(group: i64, answers: &[&Answer]) -> Part {
     let initialize = system.map(str::to_owned);
     // Only the DCS knows another one.
     let lag_limit = lag_limit(None);
-    Part { group, initialize, mode, leader, switchover, lag_limit, rows }
+    Part { group, initialize, mode, leader, switchover, lag_limit, sync: None, rows, missing: Vec::new() }
 }
 
 fn array<'a>(value: &'a Value, key: &str) -> &'a [Value] {

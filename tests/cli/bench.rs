@@ -152,6 +152,7 @@ impl Bench {
         let exit = pgherd::ctl::run(&invocation, &ui, self.outside()).await;
         let here = format!("{}/", self.directory.path().display());
         let plain = |text: String| text.replace(&here, "");
+        crate::schemas::check(&words.iter().map(String::as_str).collect::<Vec<_>>(), &captured.stdout());
         Said { stdout: plain(captured.stdout()), stderr: plain(captured.stderr()), exit }
     }
 }

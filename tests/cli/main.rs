@@ -4,9 +4,14 @@
 
 mod bench;
 mod binary;
+mod formats;
 mod ours;
 mod patronictl;
 mod program;
+mod terminal;
 mod transcript;
 mod version;
 mod watch;
+
+#[path = "../support/schemas.rs"]
+mod schemas;

@@ -68,6 +68,19 @@ impl Program {
         self.directory.path().join(name)
     }
 
+    /// Runs our own personality on a terminal, by way of a shell; what was to be seen there.
+    pub(crate) async fn on_terminal(&self, words: &str, environment: &[(&str, &str)]) -> String {
+        let mut command = Command::new("script");
+        command
+            .args(["-qec", &format!("{PROGRAM} -c ctl.yml {words}"), "/dev/null"])
+            .current_dir(self.directory.path());
+        command.env_clear().env("HOME", self.directory.path()).env("TZ", "UTC").env("SHELL", "/bin/sh");
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin").envs(environment.iter().copied());
+        command.stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Runs a command line as it was recorded.
     pub(crate) async fn run(&self, words: &[String], environment: &[(String, String)], stdin: &str) -> Said {
         let real = |text: &str| text.replace(RECORDED, &self.address);

@@ -18,3 +18,5 @@ mod without_dcs;
 mod etcd;
 #[path = "../support/ground.rs"]
 mod ground;
+#[path = "../support/schemas.rs"]
+mod schemas;

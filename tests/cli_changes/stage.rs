@@ -93,6 +93,7 @@ impl Stage {
         let words = own.iter().chain(args).map(OsString::from);
         let invocation = Invocation { args: words.collect(), environment: BTreeMap::new() };
         let exit = pgherd::ctl::run(&invocation, &ui, outside).await;
+        crate::schemas::check(&[&[personality.program()], args].concat(), &captured.stdout());
         Said { stdout: captured.stdout(), stderr: captured.stderr(), exit }
     }
 }

@@ -180,12 +180,14 @@ async fn wait(
     let pace = Pace::of(before);
     let deadline = Instant::now() + pace.start_timeout + 2 * pace.ttl;
     let mut told = String::new();
+    let spinner = desk.progress(&format!("waiting for the {}", direction.noun));
     loop {
         let view = desk.load().await?;
         if is_done(&view, former, direction) {
             return Ok(view);
         }
         let line = progress(&view, former, direction);
+        spinner.set(&line);
         if desk.is_patronictl() || line != told {
             desk.say(&stamped(desk, &line))?;
         }

@@ -1,8 +1,7 @@
 //! `dsn`: where to connect to.
 
-use serde_json::json;
-
-use crate::ctl::render::{Format, ours, yaml};
+use crate::ctl::documents::Dsn;
+use crate::ctl::render::{Format, ours};
 use crate::ctl::targets::{self, RoleFilter};
 use crate::ctl::{Context, CtlError, Exit};
 
@@ -35,15 +34,18 @@ pub async fn run(context: &Context<'_>, args: &DsnArgs) -> Result<Exit, CtlError
     };
     let (host, port) = found.address.ok_or_else(|| no_address(&found.name))?;
     let dsn = format!("host={host} port={port}");
-    let document = || {
-        let (member, cluster) = (found.name.as_str(), name);
-        ours::document("Dsn", json!({ "cluster": cluster, "member": member, "host": host, "port": port, "dsn": dsn }))
-    };
     let text = match context.own.format {
-        None | Some(Format::Pretty) => dsn.clone(),
-        Some(Format::Json) => ours::json(&document()),
-        Some(Format::Yaml | Format::Yml) => yaml::ours(&document()),
-        Some(Format::Tsv) => format!("member\thost\tport\n{}\t{host}\t{port}", found.name),
+        None | Some(Format::Pretty) => dsn,
+        Some(Format::Name) => found.name.to_string(),
+        Some(Format::Tsv) => {
+            let role = found.role.word();
+            let head = "cluster\tmember\trole\thost\tport\tdsn";
+            format!("{head}\n{name}\t{}\t{role}\t{host}\t{port}\t{dsn}", found.name)
+        }
+        Some(format) => {
+            let (cluster, member, role) = (name.to_owned(), found.name.to_string(), found.role);
+            ours::document(&Dsn { cluster, member, role, host, port, dsn }, format)
+        }
     };
     context.ui.data(&text)?;
     Ok(Exit::Done)

@@ -14,7 +14,7 @@ mod change;
 mod editor;
 
 pub(in crate::ctl) use change::known_settings;
-use change::{unknown_settings, with_setting};
+use change::{absent, unknown_settings, with_setting};
 use editor::Edited;
 
 /// Arguments of `edit-config`.
@@ -175,6 +175,9 @@ fn setting(context: &Context<'_>, document: Map<String, Value>, pair: &str) -> R
     }
     let value = yaml_text::read(text)
         .map_err(|error| CtlError::new(format!("the value in `{pair}` is not valid YAML")).because(error))?;
+    if let Some(said) = absent(&document, path.trim()).filter(|_| ours && value.is_null()) {
+        context.ui.warn(&said)?;
+    }
     Ok(with_setting(document, path.trim(), value))
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::cluster::tags::{as_boolish, as_integer, is_truthy};
-use crate::cluster::{ClusterView, Lag, Lsn, Member};
+use crate::cluster::{ClusterView, Lag, Lsn, Member, MemberName};
 use crate::ctl::context::Groups;
+use crate::ctl::documents::{KnownFrom, MissingMember, Sync};
 use crate::ctl::known::Known;
 use crate::ctl::render::{Format, members};
 use crate::ctl::report::report;
@@ -218,9 +219,9 @@ async fn look(context: &Context<'_>, name: &str, groups: Groups, is_extended: bo
         return read().await;
     }
     let known = Known::new(context.environment, &context.settings, name);
-    let view = without_dcs::or_from_members(context, &known, (name, groups, is_extended), read()).await?;
+    let mut view = without_dcs::or_from_members(context, &known, (name, groups, is_extended), read()).await?;
     if view.source == Source::Dcs {
-        known.remember(&view);
+        known.compare(&mut view, context.ui.now().timestamp());
     }
     Ok(view)
 }
@@ -232,7 +233,8 @@ pub fn show_members(context: &Context<'_>, name: &str, groups: Groups, cluster: 
     if context.personality().is_patronictl() {
         context.ui.data(&members::as_patronictl(&view, shape))
     } else {
-        context.ui.say(&members::as_pgherdctl(&[view], shape, context.ui.look()))
+        // Beside the data, so in the colours of the messages.
+        context.ui.say(&members::as_pgherdctl(&[view], shape, context.ui.look_beside()))
     }
 }
 
@@ -268,8 +270,12 @@ pub struct Part {
     pub switchover: Option<Switchover>,
     /// A member further behind than this is no candidate (`maximum_lag_on_failover`).
     pub lag_limit: u64,
+    /// Who holds every confirmed commit.
+    pub sync: Option<Sync>,
     /// Members by name.
     pub rows: Vec<Row>,
+    /// Members that should be there.
+    pub missing: Vec<MissingMember>,
 }
 
 /// A switchover to come.
@@ -311,7 +317,9 @@ impl Mode {
 }
 
 /// A member's role as operators see it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum ShownRole {
     /// Holds the leader key.
     Leader,
@@ -424,8 +432,57 @@ fn part(group: i64, cluster: &ClusterView) -> Part {
     let mut rows: Vec<Row> = cluster.members.iter().map(|member| row(member, cluster, mode)).collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     let leader = cluster.leader_name().map(ToString::to_string);
-    let lag_limit = lag_limit(cluster.config_document());
-    Part { group, initialize: cluster.initialize.clone(), mode, leader, switchover, lag_limit, rows }
+    let sync = (!cluster.sync.is_empty()).then(|| Sync {
+        leader: cluster.sync.leader.as_ref().map(ToString::to_string),
+        standbys: cluster.sync.voters.iter().map(ToString::to_string).collect(),
+        quorum: cluster.sync.quorum,
+    });
+    let missing = missing(cluster);
+    let (lag_limit, initialize) = (lag_limit(cluster.config_document()), cluster.initialize.clone());
+    Part { group, initialize, mode, leader, switchover, lag_limit, sync, rows, missing }
+}
+
+/// Members that the DCS speaks of and that have no entry of their own: it expires when nobody renews it.
+fn missing(cluster: &ClusterView) -> Vec<MissingMember> {
+    let mut missing: Vec<(MemberName, KnownFrom)> = Vec::new();
+    let sync = cluster.sync.leader.iter().chain(&cluster.sync.voters).map(|name| (name, KnownFrom::Sync));
+    for (name, from) in cluster.leader_name().map(|name| (name, KnownFrom::Leader)).into_iter().chain(sync) {
+        let is_there = cluster.members.iter().any(|member| member.name.matches(name));
+        if !name.is_empty() && !is_there && missing.iter().all(|(other, _)| !other.matches(name)) {
+            missing.push((name.clone(), from));
+        }
+    }
+    let named: Vec<String> = missing.iter().map(|(name, _)| name.slot_name()).collect();
+    let has_key = |slot: &&String| cluster.members.iter().any(|member| member.name.slot_name() == **slot);
+    let is_permanent = |slot: &&String| {
+        let sections = ["slots", "permanent_slots", "permanent_replication_slots"];
+        let document = cluster.config_document();
+        sections.iter().any(|section| {
+            document
+                .is_some_and(|document| document.get(*section).is_some_and(|slots| slots.get(slot.as_str()).is_some()))
+        })
+    };
+    let slots = cluster.status.retain_slots.iter().flatten();
+    let slots = slots.filter(|slot| !has_key(slot) && !named.contains(slot) && !is_permanent(slot));
+    let slots = slots.map(|slot| (slot.to_string(), KnownFrom::Slot));
+    let names = missing.into_iter().map(|(name, from)| (name.to_string(), from)).chain(slots);
+    names.map(|(name, known_from)| MissingMember { name, known_from, since: None }).collect()
+}
+
+/// A member's role, by the leader key and the synchronization state.
+pub fn shown_role(name: &str, cluster: &ClusterView, mode: Mode) -> ShownRole {
+    match (cluster.has_lock(name), mode) {
+        (true, Mode { is_standby_cluster: true, .. }) => ShownRole::StandbyLeader,
+        (true, _) => ShownRole::Leader,
+        (false, Mode { is_synchronous: true, is_quorum, .. }) if cluster.sync.is_voter(name) => {
+            if is_quorum {
+                ShownRole::QuorumStandby
+            } else {
+                ShownRole::SyncStandby
+            }
+        }
+        (false, _) => ShownRole::Replica,
+    }
 }
 
 /// The setting with its default.
@@ -435,15 +492,7 @@ pub(crate) fn lag_limit(document: Option<&Map<String, Value>>) -> u64 {
 }
 
 fn row(member: &Member, cluster: &ClusterView, mode: Mode) -> Row {
-    let role =
-        match (cluster.has_lock(&member.name), mode) {
-            (true, Mode { is_standby_cluster: true, .. }) => ShownRole::StandbyLeader,
-            (true, _) => ShownRole::Leader,
-            (false, Mode { is_synchronous: true, is_quorum, .. }) if cluster.sync.is_voter(&member.name) => {
-                if is_quorum { ShownRole::QuorumStandby } else { ShownRole::SyncStandby }
-            }
-            (false, _) => ShownRole::Replica,
-        };
+    let role = shown_role(&member.name, cluster, mode);
     let own_state = member.data.get("state").and_then(Value::as_str).unwrap_or_default();
     let state = if role == ShownRole::Leader { own_state } else { member.replication_state().unwrap_or(own_state) };
     Row {

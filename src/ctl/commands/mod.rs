@@ -116,11 +116,11 @@ impl Command {
     /// Whether it changes something, and so ends with what became of it rather than with data.
     pub fn reports(&self) -> bool {
         match self {
-            Self::Dsn(_) | Self::History(_) | Self::List(_) | Self::Query(_) | Self::Remove(_) => false,
+            Self::Dsn(_) | Self::History(_) | Self::List(_) | Self::Query(_) => false,
             Self::ShowConfig(_) | Self::Topology(_) | Self::Version(_) => false,
             Self::DemoteCluster(_) | Self::EditConfig(_) | Self::Failover(_) | Self::Flush(_) | Self::Pause(_) => true,
             Self::PromoteCluster(_) | Self::Reinit(_) | Self::Reload(_) | Self::Restart(_) | Self::Resume(_) => true,
-            Self::Switchover(_) => true,
+            Self::Remove(_) | Self::Switchover(_) => true,
         }
     }
 

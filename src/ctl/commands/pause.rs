@@ -120,6 +120,7 @@ async fn wait(desk: &Desk<'_>, before: &ClusterView, is_wanted: bool) -> Result<
     let known: BTreeMap<&MemberName, Version> =
         before.members.iter().filter(has_api).map(|member| (&member.name, member.version)).collect();
     let deadline = tokio::time::Instant::now() + Pace::of(before).loop_wait + Duration::from_secs(1);
+    let _progress = desk.progress("waiting for the members");
     loop {
         let view = desk.load().await?;
         let is_late = |member: &&Member| known.contains_key(&member.name) && member.is_paused() != is_wanted;

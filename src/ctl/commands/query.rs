@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use serde_json::{Value as Json, json};
-
 use crate::cluster::ClusterView;
 use crate::ctl::commands::dsn::no_address;
 use crate::ctl::commands::list::period;
+use crate::ctl::documents::{QueryResults, StatementResult};
 use crate::ctl::libpq::{self, Given};
-use crate::ctl::render::{ours, rows, yaml};
+use crate::ctl::render::{Format, ours, rows};
 use crate::ctl::sql::{Answer, Session, Trouble};
 use crate::ctl::targets::{self, RoleFilter};
 use crate::ctl::{Context, CtlError, ErrorKind, Exit, pager};
@@ -101,10 +100,6 @@ enum Problem {
 pub async fn run(context: &Context<'_>, args: &QueryArgs) -> Result<Exit, CtlError> {
     let sql = statement(context, args).await?;
     let ours = !context.personality().is_patronictl();
-    if ours && !["pretty", "tsv", "json", "yaml", "yml"].contains(&args.format.as_str()) {
-        let error = CtlError::usage(format!("--format {} is not known", args.format));
-        return Err(error.next("use pretty, tsv, json or yaml"));
-    }
     let password = if args.password { Some(context.ui.prompt_hidden("Password").await?) } else { None };
     let given = Given { user: args.username.clone(), password, database: args.dbname.clone() };
     let cluster = context.cluster_name(args.cluster.as_deref())?;
@@ -147,7 +142,13 @@ async fn round(job: &Job<'_>) -> Result<Exit, CtlError> {
     if job.context.personality().is_patronictl() { as_patronictl(job, result) } else { as_pgherdctl(job, result) }
 }
 
-async fn ask(job: &Job<'_>) -> Result<Vec<Answer>, Problem> {
+/// Who was asked, and what was answered.
+struct Told {
+    member: String,
+    answers: Vec<Answer>,
+}
+
+async fn ask(job: &Job<'_>) -> Result<Told, Problem> {
     let args = job.args;
     let found = targets::any_member(&job.view, args.role, args.member.as_deref()).map_err(Problem::Error)?;
     let nobody = || {
@@ -179,11 +180,12 @@ async fn ask(job: &Job<'_>) -> Result<Vec<Answer>, Problem> {
     {
         return Err(nobody());
     }
-    session.run(&job.sql).await.map_err(trouble)
+    let answers = session.run(&job.sql).await.map_err(trouble)?;
+    Ok(Told { member: found.name.to_string(), answers })
 }
 
 /// Problems are rows without a header, and the exit code is 0 all the same.
-fn as_patronictl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<Exit, CtlError> {
+fn as_patronictl(job: &Job<'_>, result: Result<Told, Problem>) -> Result<Exit, CtlError> {
     let failed = |what: &str| format!("ERROR, SQLSTATE: {what}");
     let no_records = |tag: &str| {
         let status =
@@ -195,7 +197,7 @@ fn as_patronictl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<
         Err(Problem::Login(error)) => failed(&format!("connection is bad: {}", said(&error))),
         Err(Problem::Nobody(text)) => text,
         Err(Problem::Trouble(_, trouble)) => failed(&trouble.as_patronictl()),
-        Ok(answers) => match answers.first() {
+        Ok(told) => match told.answers.first() {
             None => no_records(""),
             Some(Answer::Command(tag)) => no_records(tag),
             Some(Answer::Copy) => failed("COPY cannot be used with this method; use copy() instead"),
@@ -222,38 +224,41 @@ fn print(job: &Job<'_>, columns: &[String], values: &[Vec<rows::Value>]) -> Resu
     Ok(Exit::Done)
 }
 
-fn as_pgherdctl(job: &Job<'_>, result: Result<Vec<Answer>, Problem>) -> Result<Exit, CtlError> {
-    let answers = match result {
-        Ok(answers) => answers,
+fn as_pgherdctl(job: &Job<'_>, result: Result<Told, Problem>) -> Result<Exit, CtlError> {
+    let Told { member, answers } = match result {
+        Ok(told) => told,
         Err(Problem::Error(error) | Problem::Login(error)) => return Err(error),
         Err(Problem::Nobody(text)) => {
             let error = CtlError::new(text).in_better_words(format!("cluster {} has no such member", job.cluster));
-            return Err(error.ending(Exit::NotFound).next("`list` shows the members and their roles"));
+            return Err(error.ending(Exit::NotFound).next(targets::advice(&job.view, job.args.member.as_deref())));
         }
         Err(Problem::Trouble(member, trouble)) => return Err(failed(&member, trouble)),
     };
-    let is_document = matches!(job.args.format.as_str(), "json" | "yaml" | "yml");
+    if answers.iter().any(|answer| matches!(answer, Answer::Copy)) {
+        let error = CtlError::new("COPY from or to this program is not possible");
+        return Err(error.next("use psql for it; `dsn` says where to"));
+    }
+    let format = Format::of(&job.args.format).unwrap_or(Format::Tsv);
+    if format.is_document() {
+        show(job, &ours::document(&document(job.cluster, member, &answers), format))?;
+        return Ok(Exit::Done);
+    }
     for answer in &answers {
         match answer {
-            Answer::Copy => {
-                let error = CtlError::new("COPY from or to this program is not possible");
-                return Err(error.next("use psql for it; `dsn` says where to"));
-            }
-            _ if is_document => {}
+            Answer::Copy => {}
             Answer::Command(tag) => job.context.ui.say(tag)?,
+            Answer::Rows { .. } if format == Format::Name => {}
             Answer::Rows { columns, rows } => show(
                 job,
-                &match job.args.format.as_str() {
-                    "pretty" => rows::pretty(columns, rows),
+                &match format {
+                    Format::Pretty => rows::pretty(columns, rows),
                     _ => rows::tsv(columns, rows, job.args.delimiter.as_deref().unwrap_or("\t")),
                 },
             )?,
         }
     }
-    if is_document {
-        let document = document(job.cluster, &answers);
-        let is_json = job.args.format == "json";
-        show(job, &if is_json { ours::json(&document) } else { yaml::ours(&document) })?;
+    if format == Format::Name {
+        job.context.ui.data(&member)?;
     }
     Ok(Exit::Done)
 }
@@ -263,19 +268,19 @@ fn show(job: &Job<'_>, text: &str) -> Result<(), CtlError> {
     if is_watched { job.context.ui.data(text) } else { pager::data(job.context, text) }
 }
 
-/// Every statement's answer in one document. Rows are lists, as the names of columns need not differ.
-fn document(cluster: &str, answers: &[Answer]) -> Json {
-    let values = |row: &Vec<rows::Value>| -> Json {
-        row.iter().map(|value| value.json(false).unwrap_or_default()).collect::<Vec<_>>().into()
-    };
+/// Every statement's answer in one document.
+fn document(cluster: &str, member: String, answers: &[Answer]) -> QueryResults {
+    let values = |row: &Vec<rows::Value>| row.iter().map(|value| value.json(false).unwrap_or_default()).collect();
+    let without_rows =
+        |tag: &str| StatementResult { command: Some(tag.to_owned()), columns: Vec::new(), rows: Vec::new() };
     let results = answers.iter().map(|answer| match answer {
         Answer::Rows { columns, rows } => {
-            json!({"command": null, "columns": columns, "rows": rows.iter().map(values).collect::<Vec<_>>()})
+            StatementResult { command: None, columns: columns.clone(), rows: rows.iter().map(values).collect() }
         }
-        Answer::Command(tag) => json!({"command": tag, "columns": [], "rows": []}),
-        Answer::Copy => json!({"command": "COPY", "columns": [], "rows": []}),
+        Answer::Command(tag) => without_rows(tag),
+        Answer::Copy => without_rows("COPY"),
     });
-    ours::document("QueryResults", json!({"cluster": cluster, "results": results.collect::<Vec<_>>()}))
+    QueryResults { cluster: cluster.to_owned(), member, results: results.collect() }
 }
 
 fn failed(member: &str, trouble: Trouble) -> CtlError {

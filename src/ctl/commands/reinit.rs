@@ -176,6 +176,7 @@ async fn wait(
     let mut ends = Vec::new();
     let mut told = Vec::new();
     let patience = Pace::of(view).start_timeout + Duration::from_secs(60);
+    let progress = desk.progress("waiting");
     while !waiting.is_empty() {
         let names: Vec<MemberName> = waiting.keys().cloned().collect();
         if names != told {
@@ -183,6 +184,7 @@ async fn wait(
             desk.begin(&format!("reinitialization of {}", listed(&names)));
             told.clone_from(&names);
         }
+        progress.set(&format!("waiting for {}", listed(&names)));
         tokio::time::sleep(LOOK_INTERVAL).await;
         for name in names {
             let Some(member) = waiting.get_mut(&name) else { continue };
@@ -195,6 +197,7 @@ async fn wait(
                 }
                 Ok(status) => {
                     member.missed = 0;
+                    progress.set(&format!("{name}: {}", status.state));
                     format!("its state has been {} for too long", status.state)
                 }
                 Err(why) => {

@@ -3,6 +3,7 @@
 use crate::cluster::ClusterView;
 use crate::ctl::commands::list;
 use crate::ctl::context::Groups;
+use crate::ctl::known::Known;
 use crate::ctl::render::{Format, members};
 use crate::ctl::{Context, CtlError, Exit};
 
@@ -56,7 +57,8 @@ pub async fn run(context: &Context<'_>, args: &RemoveArgs) -> Result<Exit, CtlEr
     context.ui.underway(|underway| underway.begin(&format!("removal of cluster {name}")));
     context.within(format!("could not remove cluster {name}"), dcs.delete_cluster()).await?;
     if !context.personality().is_patronictl() {
-        context.ui.say(&format!("Removed everything about cluster {name} from the DCS"))?;
+        Known::new(context.environment, &context.settings, name).forget();
+        context.tell(&format!("Removed everything about cluster {name} from the DCS"))?;
     }
     Ok(Exit::Done)
 }
@@ -69,8 +71,7 @@ fn show(context: &Context<'_>, args: &RemoveArgs, groups: Groups, view: &Cluster
         let view = list::view(&args.cluster, groups, view, false);
         return context.ui.data(&members::as_patronictl(&view, shape));
     }
-    let view = list::view(&args.cluster, groups, view, false);
-    context.ui.data(&members::as_pgherdctl(&[view], shape, context.ui.look()))
+    list::show_members(context, &args.cluster, groups, view)
 }
 
 async fn ask(context: &Context<'_>, name: &str, view: &ClusterView) -> Result<(), CtlError> {

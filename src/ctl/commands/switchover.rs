@@ -197,6 +197,7 @@ async fn watch_request(desk: &Desk<'_>, before: &ClusterView, plan: &Handover) -
     let limit = handover::pickup_limit(Pace::of(before));
     desk.say(&format!("waiting up to {} s for the members to act on it", limit.as_secs()))?;
     let deadline = tokio::time::Instant::now() + limit;
+    let _progress = desk.progress(&format!("waiting for the {word}"));
     loop {
         let seen = desk.load().await?;
         if let Some(leader) = seen.leader_name().filter(|leader| Some(leader.as_str()) != plan.leader.as_deref()) {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use crate::api::client::{ClientError, NodeStatus};
 use crate::cluster::ClusterView;
-use crate::ctl::render::{Format, ours, yaml};
+use crate::ctl::documents::{MemberVersion, Version};
+use crate::ctl::render::{Format, ours};
+use crate::ctl::targets::members_are;
 use crate::ctl::{Context, CtlError, Exit};
 
 /// How long a member may take to answer; all are asked at once.
@@ -33,12 +33,15 @@ pub struct VersionArgs {
 pub async fn run(context: &Context<'_>, args: &VersionArgs) -> Result<Exit, CtlError> {
     let mut answers = Vec::new();
     let mut unknown = Vec::new();
+    let mut known = Vec::new();
     if let Some(name) = &args.cluster {
         let cluster = context.load(name, context.groups(args.group)).await?;
         if !context.personality().is_patronictl() {
             context.check_known(name, &cluster)?;
         }
         let targets = targets(&cluster, &args.members);
+        known =
+            crate::ctl::targets::parts(&cluster).flat_map(|part| &part.members).map(|m| m.name.to_string()).collect();
         unknown.extend(args.members.iter().filter(|name| targets.iter().all(|(known, _)| known != *name)).cloned());
         answers = ask(context, targets).await?;
     }
@@ -49,6 +52,8 @@ pub async fn run(context: &Context<'_>, args: &VersionArgs) -> Result<Exit, CtlE
     context.ui.data(&as_pgherdctl(args, &answers))?;
     for name in &unknown {
         context.ui.warn(&format!("member {name} is not in the cluster, or publishes no REST address"))?;
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        context.ui.hint(&members_are(&[name.as_str()], &known))?;
     }
     let said = answers.iter().map(|answer| if answer.said.is_ok() { Exit::Done } else { Exit::Unreachable });
     Ok(Exit::of_all(said.chain(unknown.iter().map(|_| Exit::NotFound))))
@@ -73,6 +78,7 @@ async fn ask(context: &Context<'_>, targets: Vec<(String, String)>) -> Result<Ve
         return Ok(Vec::new());
     }
     let client = context.api(PATIENCE)?;
+    let _progress = context.ui.progress(&format!("asking {} member(s)", targets.len()));
     let asked = targets.into_iter().map(|(member, api_url)| {
         let client = client.clone();
         async move { Answer { said: client.node_status(&api_url).await, member } }
@@ -105,51 +111,55 @@ fn as_patronictl(has_cluster: bool, answers: &[Answer]) -> String {
     lines.join("\n")
 }
 
+fn document(args: &VersionArgs, answers: &[Answer]) -> Version {
+    let member = |answer: &Answer| {
+        let said = answer.said.as_ref().ok();
+        MemberVersion {
+            name: answer.member.clone(),
+            agent: said.and_then(|status| status.agent_version.clone()),
+            postgresql: said.and_then(|status| status.server_version).map(server_version),
+            error: answer.said.as_ref().err().map(ToString::to_string),
+        }
+    };
+    Version {
+        pgherdctl: crate::VERSION.to_owned(),
+        compatible_with_patroni: crate::COMPATIBLE_VERSION.to_owned(),
+        cluster: args.cluster.clone(),
+        members: answers.iter().map(member).collect(),
+    }
+}
+
 fn as_pgherdctl(args: &VersionArgs, answers: &[Answer]) -> String {
-    let members = || -> Vec<Value> {
-        let member = |answer: &Answer| match &answer.said {
-            Ok(status) => json!({
-                "name": answer.member,
-                "agent": status.agent_version,
-                "postgresql": status.server_version.map(server_version),
-                "error": null,
-            }),
-            Err(error) => {
-                json!({ "name": answer.member, "agent": null, "postgresql": null, "error": error.to_string() })
-            }
-        };
-        answers.iter().map(member).collect()
+    let document = document(args, answers);
+    let lines = |first: String, line: &dyn Fn(&MemberVersion) -> String| {
+        std::iter::once(first).chain(document.members.iter().map(line)).collect::<Vec<_>>().join("\n")
     };
-    let document = || {
-        let mut document = json!({
-            "pgherdctl": crate::VERSION,
-            "compatible_with_patroni": crate::COMPATIBLE_VERSION,
-        });
-        if let Some(cluster) = &args.cluster {
-            document["cluster"] = json!(cluster);
-            document["members"] = json!(members());
-        }
-        ours::document("Version", document)
-    };
+    let text = |text: &Option<String>| ours::field(text.as_deref().unwrap_or_default());
     match args.format {
-        Format::Json => ours::json(&document()),
-        Format::Yaml | Format::Yml => yaml::ours(&document()),
-        Format::Pretty | Format::Tsv => {
+        Format::Pretty => {
             let own = format!("pgherdctl {} (compatible with Patroni {})", crate::VERSION, crate::COMPATIBLE_VERSION);
-            let separator = if args.format == Format::Tsv { "\t" } else { ": " };
-            let line = |answer: &Answer| {
-                let said = match &answer.said {
-                    Ok(status) => {
-                        let agent = status.agent_version.as_deref().unwrap_or("of unknown version");
-                        let postgres = status.server_version.map(|n| format!(", PostgreSQL {}", server_version(n)));
-                        format!("agent {agent}{}", postgres.unwrap_or_default())
-                    }
-                    Err(error) => format!("no answer ({error})"),
-                };
-                format!("{}{separator}{said}", answer.member)
-            };
-            std::iter::once(own).chain(answers.iter().map(line)).collect::<Vec<_>>().join("\n")
+            lines(own, &|member| match &member.error {
+                None => {
+                    let agent = member.agent.as_deref().unwrap_or("of unknown version");
+                    let postgres = member.postgresql.as_ref().map(|version| format!(", PostgreSQL {version}"));
+                    format!("{}: agent {agent}{}", member.name, postgres.unwrap_or_default())
+                }
+                Some(error) => format!("{}: no answer ({error})", member.name),
+            })
         }
+        Format::Tsv if args.cluster.is_none() => {
+            format!("pgherdctl\tcompatible_with_patroni\n{}\t{}", crate::VERSION, crate::COMPATIBLE_VERSION)
+        }
+        Format::Tsv => lines("member\tagent\tpostgresql\terror".to_owned(), &|member| {
+            let (agent, postgres, error) = (text(&member.agent), text(&member.postgresql), text(&member.error));
+            format!("{}\t{agent}\t{postgres}\t{error}", member.name)
+        }),
+        Format::Name if args.cluster.is_none() => "pgherdctl".to_owned(),
+        Format::Name => {
+            let names = document.members.iter().filter(|member| member.error.is_none());
+            names.map(|member| member.name.clone()).collect::<Vec<_>>().join("\n")
+        }
+        format => ours::document(&document, format),
     }
 }
 

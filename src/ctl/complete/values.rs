@@ -12,6 +12,7 @@ use crate::config::parameters;
 use crate::ctl::commands::edit_config;
 use crate::ctl::context::Groups;
 use crate::ctl::own::Own;
+use crate::ctl::render::Format;
 use crate::ctl::targets::{RoleFilter, parts};
 use crate::ctl::ui::Ui;
 use crate::ctl::{Cli, Context, GlobalArgs, Outside, Personality, handover, settings};
@@ -83,7 +84,10 @@ impl Live {
         let mut values = self.from_elsewhere(source).unwrap_or_default();
         let fixed: Vec<String> = match source {
             Source::MembersAndEvents => ["restart", "switchover"].map(str::to_owned).into(),
-            Source::Formats => ["pretty", "tsv", "json", "yaml", "yml"].map(str::to_owned).into(),
+            Source::Formats => {
+                let words = Format::words().into_iter().map(|word| word.get_name().to_owned());
+                words.filter(|word| !self.personality.is_patronictl() || word != "name").collect()
+            }
             Source::Settings => edit_config::known_settings().iter().map(|name| format!("{name}=")).collect(),
             Source::Parameters => known_parameters().map(|name| format!("{name}=")).collect(),
             _ => Vec::new(),

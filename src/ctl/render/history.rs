@@ -1,12 +1,13 @@
 //! The history of timelines.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::grid::{Column, grid};
 use super::ours::{self, Mark};
 use super::{Format, Look, cell_text, python, yaml};
 use crate::cluster::Lsn;
 use crate::ctl::commands::history::HistoryView;
+use crate::ctl::documents::{History, HistoryEntry};
 
 const COLUMNS: [Column<'static>; 5] = [
     Column::right("TL"),
@@ -34,31 +35,17 @@ pub fn as_patronictl(view: &HistoryView, format: Format) -> String {
             std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
         }
         Format::Json => python::json(&objects()),
-        Format::Yaml | Format::Yml => yaml::block(&objects()),
+        Format::Yaml | Format::Yml | Format::Name => yaml::block(&objects()),
     }
 }
 
-/// What we print, without the last newline: the LSN readable, absent fields absent.
+/// What we print, without the last newline: the LSN readable.
 pub fn as_pgherdctl(view: &HistoryView, format: Format, look: Look) -> String {
-    let lsn = |value: &Value| value.as_u64().map_or_else(|| cell_text(&Some(value.clone())), |n| Lsn(n).to_string());
-    let given = |value: &Value| (!cell_text(&Some(value.clone())).is_empty()).then(|| value.clone());
-    let document = || {
-        let entry = |line: &[Value; 5]| {
-            let [timeline, switch, reason, timestamp, leader] = line;
-            json!({
-                "timeline": timeline,
-                "switch_lsn": lsn(switch),
-                "switch_lsn_bytes": switch,
-                "reason": reason,
-                "timestamp": given(timestamp),
-                "new_leader": given(leader),
-            })
-        };
-        let entries: Vec<Value> = view.lines.iter().map(entry).collect();
-        ours::document("History", json!({ "cluster": view.cluster, "history": entries }))
-    };
     let cells = |line: &[Value; 5]| -> Vec<String> {
-        let text = |(i, value): (usize, &Value)| if i == 1 { lsn(value) } else { cell_text(&Some(value.clone())) };
+        let text = |(i, value): (usize, &Value)| match (i, value.as_u64()) {
+            (1, Some(lsn)) => Lsn(lsn).to_string(),
+            _ => cell_text(&Some(value.clone())),
+        };
         line.iter().enumerate().map(text).collect()
     };
     match format {
@@ -70,11 +57,23 @@ pub fn as_pgherdctl(view: &HistoryView, format: Format, look: Look) -> String {
         }
         Format::Tsv => {
             let head = ["timeline", "switch_lsn", "reason", "timestamp", "new_leader"].join("\t");
-            let line =
-                |line| cells(line).iter().map(|cell| cell.replace(['\t', '\n'], " ")).collect::<Vec<_>>().join("\t");
+            let line = |line| cells(line).iter().map(|cell| ours::field(cell)).collect::<Vec<_>>().join("\t");
             std::iter::once(head).chain(view.lines.iter().map(line)).collect::<Vec<_>>().join("\n")
         }
-        Format::Json => ours::json(&document()),
-        Format::Yaml | Format::Yml => yaml::ours(&document()),
+        Format::Name => view.cluster.clone(),
+        format => ours::document(&document(view), format),
     }
+}
+
+fn document(view: &HistoryView) -> History {
+    let text = |value: &Value| Some(cell_text(&Some(value.clone()))).filter(|text| !text.is_empty());
+    let entry = |[timeline, switch, reason, timestamp, leader]: &[Value; 5]| HistoryEntry {
+        timeline: timeline.as_u64(),
+        switch_lsn: switch.as_u64().map(|lsn| Lsn(lsn).to_string()),
+        switch_lsn_bytes: switch.as_u64(),
+        reason: text(reason),
+        timestamp: text(timestamp),
+        new_leader: text(leader),
+    };
+    History { cluster: view.cluster.clone(), history: view.lines.iter().map(entry).collect() }
 }

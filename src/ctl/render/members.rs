@@ -57,7 +57,7 @@ pub fn as_patronictl(view: &MembersView, shape: Shape) -> String {
             lines.join("\n")
         }
         Format::Json => python::json(&objects(&columns, &sheet)),
-        Format::Yaml | Format::Yml => yaml::block(&objects(&columns, &sheet)),
+        Format::Yaml | Format::Yml | Format::Name => yaml::block(&objects(&columns, &sheet)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Views to text. No I/O, no clock; colour only where a caller asks for it.
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use serde_json::Value;
 
 pub mod diff;
@@ -28,6 +30,31 @@ pub enum Format {
     Yaml,
     /// The same.
     Yml,
+    /// Names only, one a line; patronictl has no such format.
+    #[value(skip)]
+    Name,
+}
+
+/// The word of [`Format::Name`].
+const NAME: &str = "name";
+
+impl Format {
+    /// The format that a word of our command line means.
+    pub fn of(word: &str) -> Option<Self> {
+        if word == NAME { Some(Self::Name) } else { Self::from_str(word, true).ok() }
+    }
+
+    /// The words of our command line, with what they mean.
+    pub fn words() -> Vec<PossibleValue> {
+        let shared = Self::value_variants().iter().filter_map(Self::to_possible_value);
+        let names = "Names only, one a line: of the members that are shown or did it, else of the cluster";
+        shared.chain([PossibleValue::new(NAME).help(names)]).collect()
+    }
+
+    /// Whether it is a document.
+    pub fn is_document(self) -> bool {
+        matches!(self, Self::Json | Self::Yaml | Self::Yml)
+    }
 }
 
 /// What the terminal can show.

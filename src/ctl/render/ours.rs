@@ -1,11 +1,10 @@
 //! Our own tables and documents.
 
+use super::grid::Column;
+use super::{Format, Look, yaml};
+use crate::ctl::documents::{self, Document};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
-use serde_json::{Map, Value};
-
-use super::Look;
-use super::grid::Column;
 
 /// How a cell stands out. The words say the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,23 +84,15 @@ fn cell(mark: &Mark, styled: bool) -> comfy_table::Cell {
     }
 }
 
-/// The version of our documents. Within it keys are added, never taken away or given another meaning.
-const API_VERSION: &str = "pgherd/v1";
-
-/// A document: what it is, then what is in it.
-pub fn document(kind: &str, body: Value) -> Value {
-    let mut document = Map::new();
-    document.insert("apiVersion".to_owned(), API_VERSION.into());
-    document.insert("kind".to_owned(), kind.into());
-    if let Value::Object(body) = body {
-        document.extend(body);
-    }
-    Value::Object(document)
+/// A document, indented, without the last newline: as JSON, or as YAML.
+pub fn document<D: Document>(document: &D, format: Format) -> String {
+    let whole = documents::whole(document);
+    if format == Format::Json { format!("{whole:#}") } else { yaml::ours(&whole) }
 }
 
-/// A document, indented.
-pub fn json(document: &Value) -> String {
-    format!("{document:#}")
+/// A field of our tab-separated lines: a tab or the end of a line in it is a blank.
+pub fn field(text: &str) -> String {
+    text.replace(['\t', '\n'], " ")
 }
 
 /// A number of bytes in the unit that leaves up to four digits, as PostgreSQL writes them.

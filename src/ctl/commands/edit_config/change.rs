@@ -4,10 +4,12 @@ use serde_json::{Map, Value};
 
 use crate::ctl::render::difflib::close_match;
 
+/// Names below it may have dots.
+const PARAMETERS: &str = "postgresql.parameters.";
+
 /// Sets one value by its path. PostgreSQL parameters may have dots in their names. Null removes, and so goes an
 /// object that is empty then.
 pub(super) fn with_setting(document: Map<String, Value>, path: &str, value: Value) -> Map<String, Value> {
-    const PARAMETERS: &str = "postgresql.parameters.";
     let parts: Vec<&str> = match path.strip_prefix(PARAMETERS) {
         Some(parameter) => vec!["postgresql", "parameters", parameter],
         None => path.split('.').collect(),
@@ -71,13 +73,102 @@ pub(in crate::ctl) fn known_settings() -> &'static [&'static str] {
     &KNOWN
 }
 
-/// New names at the top that nobody reads, each with the known name it looks like.
-pub(super) fn unknown_settings(before: &Value, after: &Value) -> Vec<(String, Option<&'static str>)> {
+/// The same inside two sections. The first may have sections of any name, for ways to make a replica, so that only what
+/// looks like a misspelt name is told there.
+const KNOWN_INSIDE: [(&str, bool, &[&str]); 2] = [
+    (
+        "postgresql",
+        false,
+        &[
+            "authentication",
+            "basebackup",
+            "bin_dir",
+            "bin_name",
+            "callbacks",
+            "config_dir",
+            "connect_address",
+            "create_replica_methods",
+            "custom_conf",
+            "data_dir",
+            "database",
+            "listen",
+            "parameters",
+            "pg_ctl_timeout",
+            "pg_hba",
+            "pg_ident",
+            "pgpass",
+            "pre_promote",
+            "proxy_address",
+            "recovery_conf",
+            "remove_data_directory_on_diverged_timelines",
+            "remove_data_directory_on_rewind_failure",
+            "use_pg_rewind",
+            "use_slots",
+            "use_unix_socket",
+            "use_unix_socket_repl",
+        ],
+    ),
+    (
+        "standby_cluster",
+        true,
+        &[
+            "archive_cleanup_command",
+            "create_replica_methods",
+            "host",
+            "port",
+            "primary_slot_name",
+            "recovery_min_apply_delay",
+            "restore_command",
+        ],
+    ),
+];
+
+/// New names that nobody reads, as paths, each with the known name it looks like.
+pub(super) fn unknown_settings(before: &Value, after: &Value) -> Vec<(String, Option<String>)> {
+    let mut unknown = unknown_in("", before, after, &KNOWN, true);
+    for (section, is_complete, known) in KNOWN_INSIDE {
+        let (before, after) = (before.get(section).unwrap_or(&Value::Null), after.get(section).unwrap_or(&Value::Null));
+        unknown.extend(unknown_in(&format!("{section}."), before, after, known, is_complete));
+    }
+    unknown
+}
+
+fn unknown_in(
+    prefix: &str,
+    before: &Value,
+    after: &Value,
+    known: &[&str],
+    is_complete: bool,
+) -> Vec<(String, Option<String>)> {
     let Some(after) = after.as_object() else { return Vec::new() };
-    let known = KNOWN.map(str::to_owned);
-    let like = |name: &str| close_match(name, &known).and_then(|best| KNOWN.into_iter().find(|known| *known == best));
-    let is_new = |name: &&String| before.get(name.as_str()).is_none() && !KNOWN.contains(&name.as_str());
-    after.keys().filter(is_new).map(|name| (name.clone(), like(name))).collect()
+    let names: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
+    let is_new = |name: &str| before.get(name).is_none() && !known.contains(&name);
+    let like = |name: &str| close_match(name, &names).map(|like| format!("{prefix}{like}"));
+    let new = after.iter().filter(|(name, _)| is_new(name)).map(|(name, value)| (name, value.is_object(), like(name)));
+    let told = new.filter(|(_, is_section, like)| is_complete || (!is_section && like.is_some()));
+    told.map(|(name, _, like)| (format!("{prefix}{name}"), like)).collect()
+}
+
+/// What is said of a setting that is to be removed and is not there: what may have been meant, if anything.
+pub(super) fn absent(document: &Map<String, Value>, path: &str) -> Option<String> {
+    let (mut section, mut walked) = (document, String::new());
+    let parts: Vec<&str> = match path.strip_prefix(PARAMETERS) {
+        Some(parameter) => vec!["postgresql", "parameters", parameter],
+        None => path.split('.').collect(),
+    };
+    for part in parts {
+        let Some(value) = section.get(part) else {
+            let names: Vec<String> = section.keys().cloned().collect();
+            let like = close_match(part, &names).map(|like| format!("; did you mean `{walked}{like}`?"));
+            return Some(format!("`{path}` is not set, so it cannot be removed{}", like.unwrap_or_default()));
+        };
+        walked.push_str(&format!("{part}."));
+        match value {
+            Value::Object(inner) => section = inner,
+            _ => return None,
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -102,6 +193,22 @@ mod tests {
     #[test]
     fn a_typo_is_found() {
         let found = unknown_settings(&json!({ "old": 1 }), &json!({ "old": 1, "ttl": 1, "lop_wait": 2, "zz": 3 }));
-        assert_eq!(found, [("lop_wait".to_owned(), Some("loop_wait")), ("zz".to_owned(), None)]);
+        assert_eq!(found, [("lop_wait".to_owned(), Some("loop_wait".to_owned())), ("zz".to_owned(), None)]);
+        let after = json!({"postgresql": {"use_slot": true, "pgbackrest": {"command": "x"}, "wal": 5}});
+        let meant = Some("postgresql.use_slots".to_owned());
+        assert_eq!(unknown_settings(&json!({}), &after), [("postgresql.use_slot".to_owned(), meant)]);
+        let found = unknown_settings(&json!({}), &json!({"standby_cluster": {"host": "h", "zz": 1}}));
+        assert_eq!(found, [("standby_cluster.zz".to_owned(), None)]);
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_removed() {
+        let document = map(json!({"ttl": 1, "postgresql": {"parameters": {"work_mem": 1, "my.guc": 2}}}));
+        assert_eq!(absent(&document, "ttl"), None);
+        assert_eq!(absent(&document, "postgresql.parameters.my.guc"), None);
+        assert!(absent(&document, "tll").unwrap().ends_with("did you mean `ttl`?"));
+        let said = absent(&document, "postgresql.parameters.work_men").unwrap();
+        assert!(said.ends_with("did you mean `postgresql.parameters.work_mem`?"), "{said}");
+        assert!(absent(&document, "zz.y").unwrap().ends_with("cannot be removed"));
     }
 }

@@ -1,15 +1,19 @@
 //! Our own shape of a cluster's members.
 
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{Field, Manner, Placed, Shape, columns, in_order, nodes, ordered, reasons, scheduled, shows_port};
 use crate::cluster::Lag;
 use crate::ctl::commands::list::{MembersView, Part, Position, Row, ShownRole};
 use crate::ctl::context::Groups;
+use crate::ctl::documents::{
+    Cluster, ClusterList, KnownFrom, Member, MissingMember, PendingReason, ScheduledRestart, ScheduledSwitchover,
+    SourceWord, Synchronous,
+};
 use crate::ctl::render::grid::Column;
 use crate::ctl::render::ours::{self, Mark, Shade};
 use crate::ctl::render::tree::{indented, tree};
-use crate::ctl::render::{Format, Look, cell_text, yaml};
+use crate::ctl::render::{Format, Look, cell_text};
 use crate::ctl::without_dcs;
 
 /// What we print: a table per cluster, or one document for all of them. Without the last newline.
@@ -17,87 +21,83 @@ pub fn as_pgherdctl(views: &[MembersView], shape: Shape, look: Look) -> String {
     match shape.format {
         Format::Pretty => views.iter().map(|view| pretty(view, shape.is_tree, look)).collect::<Vec<_>>().join("\n\n"),
         Format::Tsv => tsv(views, shape.is_tree),
-        Format::Json => ours::json(&document(views, shape.is_tree)),
-        Format::Yaml | Format::Yml => yaml::ours(&document(views, shape.is_tree)),
+        Format::Name => names(views, shape.is_tree),
+        format => ours::document(&document(views, shape.is_tree), format),
     }
 }
 
-fn document(views: &[MembersView], is_tree: bool) -> Value {
-    let clusters: Vec<Value> = views
-        .iter()
-        .flat_map(|view| view.parts.iter().map(move |part| cluster_document(view, part, is_tree)))
-        .collect();
-    ours::document("ClusterList", json!({ "clusters": clusters }))
+/// A name alone says little when there are several clusters.
+fn names(views: &[MembersView], is_tree: bool) -> String {
+    let of_view = |view: &MembersView| -> Vec<String> {
+        let prefix = if views.len() > 1 { format!("{}/", view.cluster) } else { String::new() };
+        ordered(view, is_tree).iter().map(|placed| format!("{prefix}{}", placed.row.name)).collect()
+    };
+    views.iter().flat_map(of_view).collect::<Vec<_>>().join("\n")
 }
 
-fn cluster_document(view: &MembersView, part: &Part, is_tree: bool) -> Value {
-    let switchover = part.switchover.as_ref().map(|s| json!({ "at": s.at, "from": s.from, "to": s.to }));
-    let synchronous = match (part.mode.is_synchronous, part.mode.is_quorum) {
-        (false, _) => "off",
-        (true, false) => "on",
-        (true, true) => "quorum",
-    };
-    let members: Vec<Value> = in_order(part, is_tree)
-        .iter()
-        .map(|placed| {
-            let mut member = member_document(placed.row);
-            if is_tree {
-                member.insert("depth".to_owned(), json!(placed.depth));
-            }
-            Value::Object(member)
-        })
-        .collect();
-    let mut cluster = Map::new();
-    cluster.insert("name".to_owned(), json!(view.cluster));
-    if view.groups != Groups::Plain {
-        cluster.insert("group".to_owned(), json!(part.group));
+fn document(views: &[MembersView], is_tree: bool) -> ClusterList {
+    let mut clusters = Vec::new();
+    for view in views {
+        clusters.extend(view.parts.iter().map(|part| cluster_document(view, part, is_tree)));
     }
-    let system = part.initialize.as_deref().filter(|id| !id.is_empty());
-    let rest = json!({
-        "source": view.source.word(),
-        "known": !view.is_unknown,
-        "system_id": system,
-        "initializing": part.initialize.as_deref() == Some(""),
-        "leader": part.leader,
-        "paused": part.mode.is_paused,
-        "synchronous_mode": synchronous,
-        "standby_cluster": part.mode.is_standby_cluster,
-        "scheduled_switchover": switchover,
-        "members": members,
-    });
-    cluster.extend(rest.as_object().cloned().unwrap_or_default());
-    Value::Object(cluster)
+    ClusterList { clusters }
 }
 
-fn member_document(row: &Row) -> Map<String, Value> {
-    let position = |position: Option<Position>| {
-        position.map(|position| {
-            let lag = if let Lag::Bytes(bytes) = position.lag { Some(bytes) } else { None };
-            json!({ "lsn": position.lsn.map(|lsn| lsn.to_string()), "lag_bytes": lag })
-        })
+fn cluster_document(view: &MembersView, part: &Part, is_tree: bool) -> Cluster {
+    let member = |placed: &Placed<'_>| Member { depth: is_tree.then_some(placed.depth), ..member_document(placed.row) };
+    Cluster {
+        name: view.cluster.clone(),
+        group: (view.groups != Groups::Plain).then_some(part.group),
+        source: if view.source.is_dcs() { SourceWord::Dcs } else { SourceWord::Members },
+        known: !view.is_unknown,
+        system_id: part.initialize.clone().filter(|id| !id.is_empty()),
+        initializing: part.initialize.as_deref() == Some(""),
+        leader: part.leader.clone(),
+        paused: part.mode.is_paused,
+        synchronous_mode: match (part.mode.is_synchronous, part.mode.is_quorum) {
+            (false, _) => Synchronous::Off,
+            (true, false) => Synchronous::On,
+            (true, true) => Synchronous::Quorum,
+        },
+        sync: part.sync.clone(),
+        standby_cluster: part.mode.is_standby_cluster,
+        scheduled_switchover: part.switchover.clone().map(|s| ScheduledSwitchover { at: s.at, from: s.from, to: s.to }),
+        members: in_order(part, is_tree).iter().map(member).collect(),
+        missing_members: part.missing.clone(),
+    }
+}
+
+fn member_document(row: &Row) -> Member {
+    let lsn = |position: Option<Position>| position.and_then(|position| position.lsn).map(|lsn| lsn.to_string());
+    let lag = |position: Option<Position>| match position.map(|position| position.lag) {
+        Some(Lag::Bytes(bytes)) => Some(bytes),
+        _ => None,
     };
-    let reasons: Vec<Value> = row
-        .pending_reasons
-        .iter()
-        .map(|(name, old, new)| json!({ "parameter": name, "old_value": old, "new_value": new }))
-        .collect();
-    let scheduled = row.scheduled_restart.as_ref().map(|(at, below)| json!({ "at": at, "if_version_below": below }));
-    let document = json!({
-        "name": row.name,
-        "host": row.address.as_ref().map(|(host, _)| host),
-        "port": row.address.as_ref().map(|(_, port)| port),
-        "api_url": row.api_url,
-        "role": row.role.word(),
-        "state": (!row.state.is_empty()).then_some(&row.state),
-        "timeline": row.timeline,
-        "receive": position(row.positions.map(|(receive, _)| receive)),
-        "replay": position(row.positions.map(|(_, replay)| replay)),
-        "pending_restart": row.is_pending_restart,
-        "pending_restart_reasons": reasons,
-        "scheduled_restart": scheduled,
-        "tags": row.tags.clone().unwrap_or_default(),
-    });
-    document.as_object().cloned().unwrap_or_default()
+    let (receive, replay) = (row.positions.map(|p| p.0), row.positions.map(|p| p.1));
+    let reason = |(name, old, new): &(String, String, String)| PendingReason {
+        parameter: name.clone(),
+        old_value: old.clone(),
+        new_value: new.clone(),
+    };
+    let scheduled = row.scheduled_restart.clone();
+    Member {
+        name: row.name.clone(),
+        depth: None,
+        host: row.address.as_ref().map(|(host, _)| host.clone()),
+        port: row.address.as_ref().map(|(_, port)| *port),
+        api_url: row.api_url.clone(),
+        role: row.role,
+        state: Some(row.state.clone()).filter(|state| !state.is_empty()),
+        timeline: row.timeline.as_ref().and_then(serde_json::Value::as_u64),
+        receive_lsn: lsn(receive),
+        receive_lag_bytes: lag(receive),
+        replay_lsn: lsn(replay),
+        replay_lag_bytes: lag(replay),
+        pending_restart: row.is_pending_restart,
+        pending_restart_reasons: row.pending_reasons.iter().map(reason).collect(),
+        scheduled_restart: scheduled.map(|(at, below)| ScheduledRestart { at, if_version_below: below }),
+        tags: row.tags.clone().unwrap_or_default(),
+    }
 }
 
 /// Always the same columns, always one line per member.
@@ -149,7 +149,7 @@ fn tsv(views: &[MembersView], is_tree: bool) -> String {
                 scheduled(row),
                 row.tags.as_ref().map(|tags| json!(tags).to_string()).unwrap_or_default(),
             ];
-            lines.push(fields.map(|field| field.replace(['\t', '\n'], " ")).join("\t"));
+            lines.push(fields.map(|field| ours::field(&field)).join("\t"));
         }
     }
     lines.join("\n")
@@ -242,6 +242,17 @@ fn way_out(view: &MembersView, part: &Part) -> Option<String> {
     })
 }
 
+fn missing_words(missing: &MissingMember) -> String {
+    let name = &missing.name;
+    match (missing.known_from, &missing.since) {
+        (KnownFrom::Leader, _) => format!("{name} (the leader)"),
+        (KnownFrom::Sync, _) => format!("{name} (named as synchronous)"),
+        (KnownFrom::Slot, _) => format!("{name} (the leader keeps WAL for it)"),
+        (KnownFrom::EarlierList, Some(since)) => format!("{name} (not there since {since} or earlier)"),
+        (KnownFrom::EarlierList, None) => format!("{name} (it was there earlier)"),
+    }
+}
+
 /// What the table cannot show.
 fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
     let mut remarks = Vec::new();
@@ -255,6 +266,13 @@ fn remarks(view: &MembersView, part: &Part, is_tree: bool) -> Vec<String> {
             remarks.push(format!("The leader is {leader}, which has published nothing."));
         }
         _ => {}
+    }
+    // The leader has been spoken of.
+    let missing: Vec<String> =
+        part.missing.iter().filter(|missing| missing.known_from != KnownFrom::Leader).map(missing_words).collect();
+    if !missing.is_empty() {
+        // No count of those that are there: not all of them need be shown.
+        remarks.push(format!("Missing: {}.", missing.join(", ")));
     }
     let idle = |row: &&Row| row.state == "running" && row.role != ShownRole::Leader;
     let idle: Vec<&str> = part.rows.iter().filter(idle).map(|row| row.name.as_str()).collect();
