@@ -114,7 +114,7 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     cluster.wait_healthy(LONG).await;
     assert_eq!((cluster.leader().await, writer.interruptions()), (Some(2), interrupted), "{}", cluster.dump());
 
-    two_members(&mut cluster, &way, &writer).await;
+    fewer_members(&mut cluster, &way, &writer).await;
     assert_nothing_lost(&cluster, writer.finish().await).await;
 }
 
@@ -124,8 +124,8 @@ fn remove(cluster: &mut Cluster, i: usize) {
     cluster.etcdctl(&["del", &cluster.key(&format!("members/n{i}"))]);
 }
 
-/// The same cluster with two members; without Patroni's the lease may be shorter.
-async fn two_members(cluster: &mut Cluster, way: &Proxy, writer: &Writer) {
+/// The same cluster with two members and with one; without Patroni's the lease may be shorter.
+async fn fewer_members(cluster: &mut Cluster, way: &Proxy, writer: &Writer) {
     cluster.switch_to(0, LONG).await;
     remove(cluster, 2);
     wait_topology(cluster, 2).await;
@@ -140,12 +140,40 @@ async fn two_members(cluster: &mut Cluster, way: &Proxy, writer: &Writer) {
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     let interrupted = writer.interruptions();
 
-    // The primary alone has lost the DCS: there its lease expires, but the other one keeps its promise, and
+    // Two, and the primary alone has lost the DCS: there its lease expires, but the other one keeps its promise, and
     // goes on following, so that commits are acknowledged.
     way.set(Mode::Closed);
     cluster.wait_log(0, LEADS_ON, LONG).await;
     cluster.until("the lease ends", LONG, async || cluster.key_in_etcd("leader").is_none()).await;
     assert_leads_on(cluster, 0, writer, interrupted).await;
+
+    // Then everybody has lost it.
+    cluster.stop_store();
+    assert_leads_on(cluster, 0, writer, interrupted).await;
+    // It hangs, and the other one cannot be asked.
+    cluster.start_store();
+    cluster.freeze_store(true);
     way.set(Mode::Open);
-    cluster.wait_leader(LONG, |now| now == 0).await;
+    assert_stops_without(cluster, 0, 1).await;
+    cluster.signal_agent(1, "CONT");
+    cluster.freeze_store(false);
+    let leader = cluster.wait_leader(LONG, |_| true).await;
+
+    // One: there is nobody to ask.
+    let patch = json!({"synchronous_mode": false, "synchronous_mode_strict": false});
+    let (code, text) = cluster.request("PATCH", leader, "/config", &patch).await.unwrap();
+    assert_eq!(code, 200, "{text}");
+    remove(cluster, 1 - leader);
+    wait_topology(cluster, 1).await;
+    writer.wait_acknowledged_after(Instant::now(), LONG).await;
+    let interrupted = writer.interruptions();
+    cluster.freeze_store(true);
+    let began = Instant::now();
+    writer.wait_acknowledged_after(began + SHORT_TTL + Duration::from_secs(2), LONG).await;
+    assert_leads_on(cluster, leader, writer, interrupted).await;
+    cluster.stop_store();
+    assert_leads_on(cluster, leader, writer, interrupted).await;
+    cluster.start_store();
+    cluster.wait_leader(LONG, |now| now == leader).await;
+    assert_eq!(writer.interruptions(), interrupted, "{}", cluster.dump());
 }
