@@ -1,6 +1,6 @@
 //! Patroni's own tool and ours under its name, given the same words on the same cluster: the same output and exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -155,6 +155,149 @@ fn sql_as_ourselves(cluster: &Cluster) {
     // Nobody answers there.
     let (code, _, err) = ours(with("SELECT 1").with(&[("PGHOSTADDR", "127.0.0.1"), ("PGSSLMODE", "require")]));
     assert!(code == Some(7) && err.contains("SSL was required"), "{err}");
+}
+
+/// Table and footer are what the members have written by then, which differs from moment to moment.
+fn without_tables(text: &str) -> String {
+    let is_table = |line: &str| line.starts_with(['|', ' ']) || line.starts_with("+-") || line.starts_with("+ ");
+    let is_word = |line: &&str| !is_table(line) && !line.contains("cluster is unlocked");
+    text.lines().filter(is_word).map(|line| format!("{line}\n")).collect()
+}
+
+/// A command that changes a cluster of two, by either tool in turn, each time beginning with a healthy cluster. `LEADER`
+/// and `REPLICA` stand for whoever that is then. What was said, which is the same.
+async fn in_turn(cluster: &Cluster, words: &str, input: &str) -> String {
+    let mut said = Vec::new();
+    for tool in [venv("patronictl"), cluster.path("patronictl")] {
+        let leader = cluster.settled_leader(LONG).await;
+        said.push(by(cluster, &tool, leader, words, input));
+    }
+    cluster.wait_healthy(LONG).await;
+    assert_eq!(said[1], said[0], "{words}");
+    said.remove(0)
+}
+
+fn by(cluster: &Cluster, tool: &Path, leader: usize, words: &str, input: &str) -> String {
+    let names = [("LEADER", &cluster.members[leader].name), ("REPLICA", &cluster.members[1 - leader].name)];
+    let fill = |text: &str| names.iter().fold(text.to_owned(), |text, (word, name)| text.replace(word, name));
+    let (words, input) = (fill(words), fill(input));
+    let output = Given::typed(&words.split(' ').collect::<Vec<_>>(), &input).run(cluster, tool.to_owned());
+    let text = without_tables(&without_times(&stdout(&output)));
+    let text = names.iter().fold(text, |text, (word, name)| text.replace(name.as_str(), word));
+    format!("{text}[{}]", output.status.code().unwrap_or(-1))
+}
+
+/// Whatever changes a cluster of two members, whoever drives them.
+pub async fn steer(cluster: &Cluster) {
+    let before = cluster.leader().await;
+    let said = in_turn(cluster, "switchover e2e", "\n\nnow\ny\n").await;
+    assert!(said.ends_with("TIME Successfully switched over to \"REPLICA\"\n[0]"), "{said}");
+    let said = in_turn(cluster, "failover e2e --candidate REPLICA --force", "").await;
+    assert_eq!(said, "Current cluster topology\nTIME Successfully failed over to \"REPLICA\"\n[0]");
+    assert_eq!(cluster.leader().await, before, "four moves between two members");
+    let said = in_turn(cluster, "restart e2e REPLICA --force", "").await;
+    assert_eq!(said, "Success: restart on member REPLICA\n[0]");
+    let said = in_turn(cluster, "reinit e2e REPLICA --force --wait", "").await;
+    assert!(said.ends_with("Reinitialize is completed on: REPLICA\n[0]"), "{said}");
+    let said = in_turn(cluster, "reload e2e --force", "").await;
+    assert_eq!(said.matches("Reload request received for member").count(), 2, "{said}");
+    configuration(cluster);
+    refusals(cluster).await;
+    maintenance(cluster).await;
+}
+
+/// The same change from the same document makes the same document.
+fn configuration(cluster: &Cluster) {
+    let key = cluster.key("config");
+    let config = || cluster.keys().into_iter().find(|(name, _)| *name == key).expect("a cluster has one").1;
+    let (old, mut made) = (config(), Vec::new());
+    let words = "edit-config e2e -s maximum_lag_on_failover=2097152 -p work_mem=8MB --force";
+    for tool in [venv("patronictl"), cluster.path("patronictl")] {
+        cluster.put_key(&key, &old);
+        made.push((by(cluster, &tool, 0, words, ""), config()));
+    }
+    assert_eq!(made[0], made[1]);
+    assert!(
+        made[0].0.contains("+maximum_lag_on_failover: 2097152") && made[0].0.ends_with("Configuration changed\n[0]")
+    );
+    let ours = Given::new(&["edit-config", "e2e", "-s", "maximum_lag_on_failover=2097152", "--force"]).same(cluster);
+    assert_eq!(ours, "Not changed\n");
+    let ours = Given::typed(&["edit-config", "e2e", "-s", "ttl=40"], "n\n").same(cluster);
+    assert!(ours.contains("+ttl: 40"), "{ours}");
+}
+
+/// What the tools, or the members, will not do. Nobody says it in other words.
+async fn refusals(cluster: &Cluster) {
+    let leader = cluster.settled_leader(LONG).await;
+    let [leader, replica] = [leader, 1 - leader].map(|i| cluster.members[i].name.clone());
+    let fill = |text: &str| text.replace("LEADER", &leader).replace("REPLICA", &replica);
+    for (words, input) in [
+        ("switchover e2e --leader REPLICA --force", ""),
+        ("switchover e2e --leader LEADER --candidate LEADER --force", ""),
+        ("switchover e2e --candidate nosuch --force", ""),
+        ("switchover e2e --scheduled 2020-01-01T00:00Z --force", ""),
+        ("switchover e2e", "LEADER\nREPLICA\nnow\nn\n"),
+        ("failover e2e --force", ""),
+        ("failover e2e --candidate LEADER --force", ""),
+        ("restart e2e REPLICA --scheduled 2020-01-01T00:00Z --force", ""),
+        ("restart e2e REPLICA --timeout -1 --force", ""),
+        ("restart e2e -r replica --pg-version 9.5.2 --force", ""),
+        ("restart e2e REPLICA --pg-version 15 --force", ""),
+        ("restart e2e --pending --force", ""),
+        ("restart e2e LEADER -r replica --force", ""),
+        ("restart e2e REPLICA", "now\nn\n"),
+        ("reinit e2e LEADER --force", ""),
+        ("reinit e2e", "nosuch\n"),
+        ("reload e2e nosuch --force", ""),
+        ("flush e2e switchover", ""),
+        ("flush e2e restart --force", ""),
+        ("resume e2e", ""),
+        ("demote-cluster e2e --force", ""),
+        ("promote-cluster e2e --force", ""),
+        ("pause nosuch", ""),
+    ] {
+        let (words, input) = (fill(words), fill(input));
+        Given::typed(&words.split(' ').collect::<Vec<_>>(), &input).same(cluster);
+    }
+}
+
+/// On and off by one tool, then by the other, and what is refused meanwhile.
+async fn maintenance(cluster: &Cluster) {
+    let mut said = Vec::new();
+    for tool in [venv("patronictl"), cluster.path("patronictl")] {
+        let paused = by(cluster, &tool, 0, "pause e2e --wait", "");
+        for words in [
+            "pause e2e",
+            "switchover e2e --force",
+            "switchover e2e --scheduled 2099-01-01T00:00Z --force",
+            "restart e2e --scheduled 2099-01-01T00:00Z --force",
+        ] {
+            if said.is_empty() {
+                Given::new(&words.split(' ').collect::<Vec<_>>()).same(cluster);
+            }
+        }
+        said.push([paused, by(cluster, &tool, 0, "resume e2e --wait", "")]);
+    }
+    assert_eq!(said[0], said[1]);
+    assert!(said[0][1].ends_with("Success: cluster management is resumed\n[0]"), "{said:?}");
+    cluster.wait_healthy(LONG).await;
+}
+
+/// The whole cluster follows another one, and then stands on its own again.
+pub async fn demote_and_promote(cluster: &Cluster) {
+    let mut said = Vec::new();
+    for tool in [venv("patronictl"), cluster.path("patronictl")] {
+        let leader = cluster.settled_leader(LONG).await;
+        let words = "demote-cluster e2e --host 127.0.0.1 --port 1 --force";
+        said.push([
+            by(cluster, &tool, leader, words, ""),
+            by(cluster, &tool, leader, "promote-cluster e2e --force", ""),
+        ]);
+        cluster.wait_healthy(LONG).await;
+    }
+    assert_eq!(said[0], said[1]);
+    assert!(said[0][0].ends_with("TIME cluster is successfully demoted\n[0]"), "{said:?}");
+    assert!(said[0][1].ends_with("TIME cluster is successfully promoted\n[0]"), "{said:?}");
 }
 
 /// Scheduled events are there, and taken back.
