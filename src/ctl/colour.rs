@@ -41,7 +41,8 @@ mod tests {
     #[test]
     fn who_decides() {
         use ColorChoice::*;
-        let cases: [(ColorChoice, bool, &[(&str, &str)], bool); 14] = [
+        type Variables = [(&'static str, &'static str)];
+        let cases: [(ColorChoice, bool, &Variables, bool); 14] = [
             (Auto, true, &[], true),
             (Auto, false, &[], false),
             (Auto, true, &[("NO_COLOR", "1")], false),

@@ -193,7 +193,7 @@ fn scanned<'a>(args: &'a [OsString], names: &[&str]) -> Option<&'a str> {
             (rest, false) => Some(rest.strip_prefix('=').unwrap_or(rest)),
         }
     };
-    words.iter().enumerate().filter_map(value).last()
+    words.iter().enumerate().rev().find_map(value)
 }
 
 /// The format that was asked for in a command line that could not be read.

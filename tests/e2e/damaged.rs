@@ -137,8 +137,8 @@ async fn damaged_keys_bother_nobody() {
     wait_read(&cluster).await;
     store.delete(cluster.key("leader"), None).await.unwrap();
     cluster.wait_healthy(LONG).await;
-    for i in 0..2 {
-        assert!(!cluster.agent_has_ended(i) && cluster.agent(i) == agents[i], "{}", cluster.dump());
+    for (i, agent) in agents.into_iter().enumerate() {
+        assert!(!cluster.agent_has_ended(i) && cluster.agent(i) == agent, "{}", cluster.dump());
         assert!(!cluster.log(i).contains("panicked"), "{}", cluster.log(i));
     }
     cluster.assert_journals_replay().await;

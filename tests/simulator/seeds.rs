@@ -116,7 +116,7 @@ mod faults {
         ignore_nofailover IgnoreNofailover [43];
         ignore_pause IgnorePause [8];
         skip_rewind SkipRewind [8];
-        names_before_sync NamesBeforeSync [203];
+        names_before_sync NamesBeforeSync [436];
         unprepared_promotion UnpreparedPromotion [522];
         release_early ReleaseEarly [46];
         start_as_primary StartAsPrimary [91];

@@ -81,7 +81,7 @@ impl Live {
 
     /// The values; what cannot be found out in time is left out.
     pub(super) fn values(&self, source: Source, current: &str) -> Vec<Found> {
-        let mut values = self.from_elsewhere(source).unwrap_or_default();
+        let mut values = self.ask_elsewhere(source).unwrap_or_default();
         let fixed: Vec<String> = match source {
             Source::MembersAndEvents => ["restart", "switchover"].map(str::to_owned).into(),
             Source::Formats => {
@@ -100,7 +100,7 @@ impl Live {
         values
     }
 
-    fn from_elsewhere(&self, source: Source) -> Option<Vec<Found>> {
+    fn ask_elsewhere(&self, source: Source) -> Option<Vec<Found>> {
         if matches!(source, Source::Files | Source::Formats) {
             return None;
         }
@@ -113,7 +113,7 @@ impl Live {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let sub = matches.subcommand().map(|(word, sub)| (word, Sub(sub)));
         let found = runtime.block_on(async {
-            let found = self.from_dcs(source, global, sub);
+            let found = self.ask_dcs(source, global, sub);
             tokio::time::timeout(self.patience, found).await.ok().flatten()
         });
         // Looking up a name may still be going on in a thread.
@@ -121,7 +121,7 @@ impl Live {
         found
     }
 
-    async fn from_dcs(&self, source: Source, global: GlobalArgs, sub: Option<(&str, Sub<'_>)>) -> Option<Vec<Found>> {
+    async fn ask_dcs(&self, source: Source, global: GlobalArgs, sub: Option<(&str, Sub<'_>)>) -> Option<Vec<Found>> {
         let (ui, _) = Ui::captured(self.personality, "");
         let mut context = Context::new(&ui, &global, &self.environment, Outside::real()).ok()?;
         if source == Source::Clusters {

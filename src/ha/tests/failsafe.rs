@@ -189,10 +189,10 @@ fn slots_are_where_the_promised_primary_says() {
         sync.clone()
     };
     // The DCS is there, but knows no leader.
-    let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).with(&slots).play(&[follows]);
+    let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).with(slots).play(&[follows]);
     moved(&decision, &[("kept", 950)]);
     // Without the DCS what is here is moved, and nothing else is touched.
-    let decision = scene("b", cluster().build()).running(false).with(promised).with(&slots).with(without_dcs).decide();
+    let decision = scene("b", cluster().build()).running(false).with(promised).with(slots).with(without_dcs).decide();
     let sync = moved(&decision, &[("kept", 950)]);
     assert!(!sync.may_drop);
     assert_eq!(sync.wanted.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["a", "kept", "feed"]);
@@ -200,11 +200,11 @@ fn slots_are_where_the_promised_primary_says() {
         .remembering(|memory| memory.rewind = RewindState::Check)
         .running(false)
         .with(promised);
-    let decision = open.with(&slots).with(without_dcs).decide();
+    let decision = open.with(slots).with(without_dcs).decide();
     assert!(matches!(decision.steps[..], [Step::SyncSlots(_)]), "{:?}", decision.steps);
     let off = |seen: &mut Observation| seen.settings.use_slots = false;
     let decision =
-        scene("b", cluster().build()).running(false).with(promised).with(&slots).with(off).with(without_dcs).decide();
+        scene("b", cluster().build()).running(false).with(promised).with(slots).with(off).with(without_dcs).decide();
     assert_eq!(decision.steps, []);
 }
 
