@@ -133,7 +133,7 @@ impl Cli {
             root
         };
         let root = root.mut_subcommands(|sub| sub.disable_help_flag(true).args_override_self(true).arg(help()));
-        if ours { own::Own::add(root) } else { root }
+        if ours { own::Own::add(root) } else { root.mut_subcommands(|sub| sub.mut_args(takes_anything)) }
     }
 
     /// Reads the arguments.
@@ -143,6 +143,12 @@ impl Cli {
         cli.global.own = own::Own::of(&matches);
         Ok(cli)
     }
+}
+
+/// There, whatever follows an option with a value is that value, `-1` and `--force` included.
+fn takes_anything(arg: clap::Arg) -> clap::Arg {
+    let takes_value = arg.get_action().takes_values() && !arg.is_positional();
+    if takes_value { arg.allow_hyphen_values(true) } else { arg }
 }
 
 /// What the process was started with.

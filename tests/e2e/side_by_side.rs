@@ -80,6 +80,7 @@ impl<'a> Given<'a> {
 
 fn without_times(text: &str) -> String {
     let text = Regex::new(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{5})?").unwrap().replace_all(text, "TIME");
+    let text = Regex::new(r"e\.g\. \d{4}-\d\d-\d\dT\d\d:\d\d").unwrap().replace_all(&text, "e.g. TIME");
     Regex::new(r"\b[0-9A-F]+/[0-9A-F]{6,}\b").unwrap().replace_all(&text, "LSN").into_owned()
 }
 
