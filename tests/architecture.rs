@@ -47,7 +47,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("reqwest", &["api/client", "io/tls"]),
     ("comfy_table", &["ctl/render"]),
     ("indicatif", &["ctl/ui", "demo"]),
-    ("console::", &["ctl/ui", "ctl/render", "demo"]),
+    ("console::", &["ctl/ui", "ctl/pager", "ctl/render", "demo"]),
 ];
 
 fn sources() -> BTreeMap<String, String> {

@@ -11,7 +11,7 @@
 //! To add a command: copy a file in `commands/`, add its `mod` line, its variant and its arm in `commands/mod.rs`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -63,10 +63,15 @@ pub enum Personality {
 }
 
 impl Personality {
-    /// By the name the program was called with.
-    pub fn of(program: Option<&OsString>) -> Self {
-        let name = program.map(Path::new).and_then(Path::file_stem);
-        if name.is_some_and(|name| name == "patronictl") { Self::Patronictl } else { Self::Pgherdctl }
+    /// Names a personality over the program's own name; anything else in it counts for nothing.
+    const CHOICE: &str = "PGHERDCTL_PERSONA";
+
+    /// By `PGHERDCTL_PERSONA`, else by the name the program was called with.
+    pub fn of(program: Option<&OsString>, environment: &BTreeMap<String, String>) -> Self {
+        let called = program.map(Path::new).and_then(Path::file_stem).and_then(OsStr::to_str);
+        let names = [environment.get(Self::CHOICE).map(String::as_str), called];
+        let known = |name: &str| [Self::Pgherdctl, Self::Patronictl].into_iter().find(|one| one.program() == name);
+        names.into_iter().flatten().find_map(known).unwrap_or(Self::Pgherdctl)
     }
 
     /// The program's name in help and usage.
@@ -165,7 +170,7 @@ pub fn main(args: Vec<OsString>, environment: BTreeMap<String, String>) -> ExitC
     if let Some(shell) = environment.get(complete::SHELL).cloned() {
         return complete::main(&shell, &args, environment);
     }
-    let ui = Ui::terminal(Personality::of(args.first()));
+    let ui = Ui::terminal(Personality::of(args.first(), &environment));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return ExitCode::from(report::report(&ui, &CtlError::new("no runtime").because(error))),

@@ -134,7 +134,8 @@ impl Bench {
 
     /// Runs a command that does not end by itself for a while.
     pub(crate) async fn run_for(&self, while_: Duration, words: &[String]) -> Said {
-        let (ui, captured) = Ui::captured(Personality::of(words.first().map(Into::into).as_ref()), "");
+        let (ui, captured) =
+            Ui::captured(Personality::of(words.first().map(Into::into).as_ref(), &BTreeMap::new()), "");
         let args = words.iter().map(|word| self.real(word).into()).collect();
         let invocation = Invocation { args, environment: BTreeMap::new() };
         let ended = tokio::time::timeout(while_, pgherd::ctl::run(&invocation, &ui, self.outside())).await;
@@ -143,7 +144,8 @@ impl Bench {
 
     /// Runs a command line. The directory's name is taken out of what was said.
     pub(crate) async fn run(&self, words: &[String], environment: &[(String, String)], stdin: &str) -> Said {
-        let (ui, captured) = Ui::captured(Personality::of(words.first().map(Into::into).as_ref()), stdin);
+        let (ui, captured) =
+            Ui::captured(Personality::of(words.first().map(Into::into).as_ref(), &BTreeMap::new()), stdin);
         let mut variables: BTreeMap<String, String> =
             environment.iter().map(|(name, value)| (name.clone(), self.real(value))).collect();
         variables.entry("HOME".to_owned()).or_insert_with(|| self.directory.path().display().to_string());

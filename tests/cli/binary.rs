@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pgherdctl");
@@ -15,6 +16,15 @@ fn the_name_decides_the_personality() {
     assert_eq!(String::from_utf8_lossy(&theirs.stdout), "patronictl version 4.1.5\n");
     let ours = Command::new(PROGRAM).arg("version").env_clear().output().unwrap();
     assert!(ours.stdout.starts_with(b"pgherdctl "), "{ours:?}");
+    for (program, persona, says) in [
+        (Path::new(PROGRAM), "patronictl", "patronictl version 4.1.5\n"),
+        (link.as_path(), "pgherdctl", "pgherdctl "),
+        (link.as_path(), "somebody", "patronictl version"),
+    ] {
+        let chosen =
+            Command::new(program).arg("version").env_clear().env("PGHERDCTL_PERSONA", persona).output().unwrap();
+        assert!(String::from_utf8_lossy(&chosen.stdout).starts_with(says), "{persona}: {chosen:?}");
+    }
     let wrong = Command::new(&link).arg("nosuch").env_clear().output().unwrap();
     assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
 }

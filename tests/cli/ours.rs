@@ -88,6 +88,8 @@ async fn configuration() {
         "pgherdctl -c ctl.yml edit-config gl -s ttl=31 --dry-run",
         "pgherdctl -c ctl.yml edit-config gl -s ttl=30",
         "pgherdctl -c ctl.yml edit-config gl -s synchronous_mod=on --dry-run",
+        "pgherdctl -c ctl.yml edit-config gl -s ttl=abc --yes",
+        "pgherdctl -c ctl.yml edit-config gl -p work_men=1MB -p max_connections=0 --yes",
         "pgherdctl -c ctl.yml edit-config gl -s =5 --force",
         "pgherdctl -c ctl.yml edit-config gl -s ttl --force",
         "pgherdctl -c ctl.yml edit-config gl -s x=[1 --force",

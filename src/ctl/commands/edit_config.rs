@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::cluster::ConfigKey;
-use crate::config::{merge, yaml as yaml_text};
+use crate::cluster::{ConfigKey, Member};
+use crate::config::{Limits, merge, yaml as yaml_text};
 use crate::ctl::context::Groups;
 use crate::ctl::render::{diff, yaml};
 use crate::ctl::{Context, CtlError, Exit, pager};
@@ -14,7 +14,7 @@ mod change;
 mod editor;
 
 pub(in crate::ctl) use change::known_settings;
-use change::{absent, unknown_settings, with_setting};
+use change::{absent, unknown_settings, unusable_settings, with_setting};
 use editor::Edited;
 
 /// Arguments of `edit-config`.
@@ -81,6 +81,8 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Exit, C
         let error = CtlError::usage("nobody can edit or confirm here: the standard input is not a terminal");
         return Err(error.next("give the changes with -s, -p, --apply or --replace, and --yes"));
     }
+    // A Patroni among the members does not go below its own limits.
+    let limits = if cluster.members.iter().all(Member::is_ours) { Limits::Ours } else { Limits::Patroni };
     let plan = plan(context, name, &key, args).await?;
     let is_agreed = context.agreed(args.force);
     if merge::equal(&plan.before, &plan.after) {
@@ -93,10 +95,10 @@ pub async fn run(context: &Context<'_>, args: &EditConfigArgs) -> Result<Exit, C
         show(context, &plan)?;
     }
     if ours {
-        let is_doubtful = warn_of_unknown(context, &plan)?;
         document(&plan)?;
+        let is_doubtful = warn_of_doubts(context, &plan, limits)?;
         if is_doubtful && is_agreed && !args.force && !args.dry_run {
-            let error = CtlError::new("the new configuration has settings that are not known");
+            let error = CtlError::new("the new configuration has settings that would not take effect as they stand");
             let error = error.next("nothing was changed; correct them, or store them with --force");
             return Err(match plan.edited {
                 Some(edited) => edited.keep(context, error),
@@ -208,14 +210,14 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), CtlError> {
     pager::data(context, &lines.join("\n"))
 }
 
-fn warn_of_unknown(context: &Context<'_>, plan: &Plan) -> Result<bool, CtlError> {
-    let unknown = unknown_settings(&plan.before, &plan.after);
-    let is_doubtful = !unknown.is_empty();
-    for (name, like) in unknown {
+fn warn_of_doubts(context: &Context<'_>, plan: &Plan, limits: Limits) -> Result<bool, CtlError> {
+    let unknown = unknown_settings(&plan.before, &plan.after).into_iter().map(|(name, like)| {
         let meant = like.map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
-        context.ui.warn(&format!("`{name}` is no setting that is known: it will have no effect{meant}"))?;
-    }
-    Ok(is_doubtful)
+        format!("`{name}` is no setting that is known: it will have no effect{meant}")
+    });
+    let doubts: Vec<String> = unknown.chain(unusable_settings(&plan.before, &plan.after, limits)).collect();
+    doubts.iter().try_for_each(|doubt| context.ui.warn(doubt))?;
+    Ok(!doubts.is_empty())
 }
 
 /// What would be stored: a mapping, or it is refused. An empty file or a list would leave the cluster without any

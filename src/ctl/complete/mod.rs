@@ -112,7 +112,7 @@ fn answer(shell: &str, text: &str, environment: BTreeMap<String, String>, patien
 
 fn candidates(line: &Line, environment: BTreeMap<String, String>, patience: Duration) -> Vec<CompletionCandidate> {
     let mut words: Vec<OsString> = line.words().iter().map(OsString::from).collect();
-    let personality = Personality::of(words.first());
+    let personality = Personality::of(words.first(), &environment);
     let before = words[..words.len().saturating_sub(1)].to_vec();
     // The engine does not know other names of an option in `--option=value`, but before a word of its own.
     let mut prefix = String::new();

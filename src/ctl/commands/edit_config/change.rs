@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::config::parameters::{self, Checked};
+use crate::config::{Dynamic, Limits};
 use crate::ctl::render::difflib::close_match;
 
 /// Names below it may have dots.
@@ -149,6 +151,58 @@ fn unknown_in(
     told.map(|(name, _, like)| (format!("{prefix}{name}"), like)).collect()
 }
 
+/// The versions of PostgreSQL that a parameter may be meant for.
+const VERSIONS: std::ops::RangeInclusive<u32> = 12..=18;
+
+/// New values that would not take effect as they stand, each with what the members would make of it.
+pub(super) fn unusable_settings(before: &Value, after: &Value, limits: Limits) -> Vec<String> {
+    let found = |document: &Value| {
+        let document = document.as_object().cloned().unwrap_or_default();
+        Dynamic { limits, ..Dynamic::default() }.after(&document).1
+    };
+    let old = found(before);
+    let new = found(after).into_iter().filter(|finding| !old.contains(finding)).map(|finding| {
+        // What Patroni logs of such a value names it already.
+        let message = finding.message.trim_start_matches("Exception when setting dynamic_configuration: ");
+        message.trim_end_matches(", adjusting...").to_owned()
+    });
+    let parameters = |document: &Value| {
+        let found = document.pointer("/postgresql/parameters").and_then(Value::as_object);
+        found.cloned().unwrap_or_default()
+    };
+    let old = parameters(before);
+    let changed = parameters(after).into_iter().filter(|(name, value)| old.get(name) != Some(value));
+    new.chain(changed.filter_map(|(name, value)| unusable_parameter(&name, &value))).collect()
+}
+
+/// Nothing is said of what any version takes: which one the members run is not known here.
+fn unusable_parameter(name: &str, value: &Value) -> Option<String> {
+    let text = match value {
+        Value::Null => return None,
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let judged = VERSIONS.rev().map(|major| parameters::check(name, &text, major * 10_000));
+    let mut warning = None;
+    for checked in judged {
+        match checked {
+            Checked::Accepted => return None,
+            Checked::Adjusted { warning: said, .. } | Checked::Removed { warning: said } => {
+                warning.get_or_insert(said);
+            }
+            Checked::Unknown if parameters::is_recovery_parameter(name) => return None,
+            Checked::Unknown => {}
+        }
+    }
+    let newest = VERSIONS.end() * 10_000;
+    let unknown = || {
+        let names: Vec<String> = parameters::known(newest).map(str::to_owned).collect();
+        let meant = close_match(name, &names).map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
+        format!("`postgresql.parameters.{name}` is no parameter that is known{meant}")
+    };
+    Some(warning.unwrap_or_else(unknown))
+}
+
 /// What is said of a setting that is to be removed and is not there: what may have been meant, if anything.
 pub(super) fn absent(document: &Map<String, Value>, path: &str) -> Option<String> {
     let (mut section, mut walked) = (document, String::new());
@@ -199,6 +253,35 @@ mod tests {
         assert_eq!(unknown_settings(&json!({}), &after), [("postgresql.use_slot".to_owned(), meant)]);
         let found = unknown_settings(&json!({}), &json!({"standby_cluster": {"host": "h", "zz": 1}}));
         assert_eq!(found, [("standby_cluster.zz".to_owned(), None)]);
+    }
+
+    #[test]
+    fn what_would_not_take_effect_is_told() {
+        let said = |after: Value, limits| unusable_settings(&json!({"loop_wait": "x"}), &after, limits);
+        let ours = |after| said(after, Limits::Ours);
+        for (after, words) in [
+            (json!({"ttl": "abc"}), "ttl='abc' is not an integer"),
+            (json!({"ttl": 30, "loop_wait": 0}), "loop_wait=0 can't be smaller than 1"),
+            (json!({"ttl": 20, "retry_timeout": 15}), "Violated the rule"),
+            (json!({"maximum_lag_on_failover": "much"}), "maximum_lag_on_failover"),
+            (json!({"postgresql": 5}), "postgresql is not a mapping"),
+            (json!({"postgresql": {"parameters": {"work_mem": "a lot"}}}), "work_mem"),
+            (json!({"postgresql": {"parameters": {"max_connections": 0}}}), "max_connections"),
+            (json!({"postgresql": {"parameters": {"work_men": "1MB"}}}), "did you mean `work_mem`?"),
+        ] {
+            let found = ours(after.clone());
+            assert!(found.len() == 1 && found[0].contains(words), "{after}: {found:?}");
+        }
+        for fine in [
+            json!({"ttl": 6, "retry_timeout": 1, "loop_wait": 1}),
+            json!({"loop_wait": "x"}),
+            json!({"postgresql": {"parameters": {"work_mem": "8MB", "my.guc": 1, "wal_keep_segments": 8, "log_statement": null}}}),
+            json!({"postgresql": {"parameters": {"restore_command": "cp %f %p", "hot_standby": "on"}}}),
+        ] {
+            assert_eq!(ours(fine.clone()), [""; 0], "{fine}");
+        }
+        let theirs = said(json!({"ttl": 6, "retry_timeout": 1, "loop_wait": 1}), Limits::Patroni);
+        assert!(theirs.iter().any(|said| said.contains("ttl=6 can't be smaller than 20")), "{theirs:?}");
     }
 
     #[test]
