@@ -310,6 +310,8 @@ pub struct HistoryEntry {
     pub timestamp: Option<String>,
     /// Who led from then on.
     pub new_leader: Option<String>,
+    /// How long it was the cluster's timeline: since the one before it ended.
+    pub lasted_seconds: Option<f64>,
 }
 
 /// The dynamic configuration: `show-config`.
