@@ -47,7 +47,9 @@ fn umask() -> u32 {
 /// Takes away what a file said only for the time of a bootstrap: its copy from before is put back; without a copy
 /// there was no file. Whether there was anything to take away.
 pub fn put_back(path: &Path, data_directory: &Path) -> Result<bool, PgError> {
-    if !fs::read_to_string(path).is_ok_and(|text| text.contains(FOR_NOW)) {
+    // Reading from a pipe could wait for ever.
+    let is_file = fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    if !is_file || !fs::read_to_string(path).is_ok_and(|text| text.contains(FOR_NOW)) {
         return Ok(false);
     }
     let failed = |path: &Path, source| PgError::Io { path: path.display().to_string(), source };
