@@ -77,6 +77,7 @@ fn measure(program: &Path, args: &[String]) -> Taken {
 struct Case {
     title: &'static str,
     ours: Vec<String>,
+    /// Nothing: it cannot do that.
     theirs: Vec<String>,
     lines: u64,
     rounds: usize,
@@ -100,20 +101,14 @@ fn cases(cluster: &Cluster, rounds: usize) -> Vec<Case> {
         both("list, 3 members", &["list", "demo"], 5, rounds),
         both("list, 3 members, JSON", &["list", "demo", "-f", "json"], 1, rounds),
         both("list, 500 members", &["list", "big"], MEMBERS as u64, rounds),
-        // Patroni's tool must be told the names.
-        Case {
-            title: "list, 1,000 clusters",
-            ours: all,
-            theirs: named.clone(),
-            lines: CLUSTERS as u64 * 3,
-            rounds: rounds.min(3),
-        },
+        // Patroni's tool must be told the names, and then takes minutes.
+        Case { title: "list, 1,000 clusters", ours: all, theirs: Vec::new(), lines: CLUSTERS as u64 * 3, rounds },
         Case {
             title: "list, 1,000 clusters by name",
             ours: named.clone(),
             theirs: named,
             lines: CLUSTERS as u64 * 3,
-            rounds: rounds.min(3),
+            rounds: 1,
         },
     ]
 }
@@ -134,26 +129,33 @@ async fn compare(rounds: usize) {
             let before = range_reads(&cluster).await;
             first.push(run(&ours, &case.ours, case.lines));
             let between = range_reads(&cluster).await;
-            second.push(run(&theirs, &case.theirs, case.lines));
+            if !case.theirs.is_empty() {
+                second.push(run(&theirs, &case.theirs, case.lines));
+            }
             our_reads += between - before;
             their_reads += range_reads(&cluster).await - between;
         }
-        let (ours, theirs) = (figures(&first, our_reads), figures(&second, their_reads));
-        let ms = |figures: &Figures| figures.wall.as_secs_f64() * 1_000.0;
-        let mb = |figures: &Figures| figures.peak_kb as f64 / 1_024.0;
-        println!(
-            "{:<30} {:>12.1} {:>12.1} {:>8.1}   {:.1} : {:.1} (1/{:.1}), {:.0} : {:.0}",
-            case.title,
-            ms(&ours),
-            ms(&theirs),
-            ms(&theirs) / ms(&ours),
-            mb(&ours),
-            mb(&theirs),
-            mb(&theirs) / mb(&ours),
-            ours.reads,
-            theirs.reads
-        );
+        println!("{:<30} {}", case.title, row(&figures(&first, our_reads), &figures(&second, their_reads)));
     }
+}
+
+fn row(ours: &Figures, theirs: &Figures) -> String {
+    let ms = |figures: &Figures| figures.wall.as_secs_f64() * 1_000.0;
+    let mb = |figures: &Figures| figures.peak_kb as f64 / 1_024.0;
+    if theirs.wall.is_zero() {
+        return format!("{:>12.1} {:>12} {:>8}   {:.1}, {:.0}", ms(ours), "", "", mb(ours), ours.reads);
+    }
+    format!(
+        "{:>12.1} {:>12.1} {:>8.1}   {:.1} : {:.1} (1/{:.1}), {:.0} : {:.0}",
+        ms(ours),
+        ms(theirs),
+        ms(theirs) / ms(ours),
+        mb(ours),
+        mb(theirs),
+        mb(theirs) / mb(ours),
+        ours.reads,
+        theirs.reads
+    )
 }
 
 fn run(program: &Path, args: &[String], lines: u64) -> Taken {
@@ -166,7 +168,8 @@ fn figures(taken: &[Taken], reads: f64) -> Figures {
     let mut walls: Vec<Duration> = taken.iter().map(|taken| taken.wall).collect();
     walls.sort();
     let peak_kb = taken.iter().map(|taken| taken.peak_kb).max().unwrap_or_default();
-    Figures { wall: walls[walls.len() / 2], peak_kb, reads: reads / taken.len() as f64 }
+    let wall = walls.get(walls.len() / 2).copied().unwrap_or_default();
+    Figures { wall, peak_kb, reads: reads / taken.len().max(1) as f64 }
 }
 
 /// The program as it is shipped: `make bench-ctl` builds it.
