@@ -1,6 +1,7 @@
 //! What a command works with: configuration, DCS, terminal.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +128,13 @@ impl<'a> Context<'a> {
             ui.warn(&finding.to_string())?;
         }
         Ok(Self { ui, settings, environment, own: global.own.clone(), record: Record::default(), outside })
+    }
+
+    /// A program on the user's path, or by its own path.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let path = self.environment.get("PATH").map(String::as_str).unwrap_or_default();
+        // Joining an absolute path gives that path.
+        path.split(':').map(|directory| Path::new(directory).join(name)).find(|file| file.is_file())
     }
 
     /// How the program presents itself.

@@ -231,9 +231,12 @@ async fn the_members_are_waited_for() {
     let store = stage.store.clone();
     stage.member("pg1").will("POST /switchover", say(200, "Successfully switched over to \"pg3\""));
     let (said, ()) = tokio::join!(run(&stage, "switchover demo --candidate pg3 --force --wait"), async {
-        while stage.member("pg1").log().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let asked = async {
+            while stage.member("pg1").log().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asked).await.expect("pg1 is asked");
         edit(&store, "/service/demo/members/pg2", "replication_state", "streaming".into());
     });
     assert_eq!(said.exit, 0, "{said:?}");

@@ -1,7 +1,5 @@
 //! `edit-config`: changes the dynamic configuration, by options, files or an editor.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Map, Value};
 
 use crate::cluster::{ConfigKey, Member};
@@ -250,10 +248,4 @@ async fn store(
         Some(edited) => edited.keep(context, error),
         None => error,
     })
-}
-
-/// The first of these programs that is on the path.
-fn find_program(path: &str, names: &[&str]) -> Option<PathBuf> {
-    let on_path = |name: &&str| path.split(':').map(|dir| Path::new(dir).join(name)).find(|file| file.is_file());
-    names.iter().find_map(on_path)
 }

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::find_program;
 use crate::ctl::{Context, CtlError};
 
 /// What the editor left.
@@ -77,8 +76,7 @@ fn editor(context: &Context<'_>) -> Result<(PathBuf, Vec<String>), CtlError> {
         let mut words = editor.split_whitespace().map(str::to_owned);
         return Ok((PathBuf::from(words.next().unwrap_or_default()), words.collect()));
     }
-    let path = environment("PATH").map(String::as_str).unwrap_or_default();
-    let found = find_program(path, &["editor", "vi"]);
+    let found = ["editor", "vi"].into_iter().find_map(|name| context.program(name));
     found.map(|program| (program, Vec::new())).ok_or_else(|| {
         CtlError::new("EDITOR environment variable is not set. editor or vi are not available")
             .in_better_words("no editor was found")
