@@ -255,6 +255,12 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             }
         }
         Step::AbandonBootstrap => abandon_bootstrap(runner).await,
+        Step::DiscardUnfinished => discard_unfinished(runner).await,
+        Step::ForgetUnfinished => {
+            if let Err(error) = postgres.forget_unfinished().await {
+                warn!("{}", chain(&error));
+            }
+        }
         Step::Reply { id, reply } => {
             if let Some(sender) = runner.replies.remove(id) {
                 // Whoever asked may have given up meanwhile.
@@ -354,18 +360,35 @@ async fn write_sync(
 }
 
 async fn abandon_bootstrap(runner: &mut Runner) {
+    if has_stopped(runner).await
+        && let Err(error) = runner.ports.postgres.move_data_dir_away().await
+    {
+        warn!("{}", chain(&error));
+    }
+}
+
+async fn discard_unfinished(runner: &mut Runner) {
+    if has_stopped(runner).await
+        && let Err(error) = runner.ports.postgres.discard_unfinished().await
+    {
+        warn!("{}", chain(&error));
+    }
+}
+
+/// Stops a server whose data are given up.
+async fn has_stopped(runner: &Runner) -> bool {
     let plan = StopPlan {
         mode: crate::cluster::StopMode::Immediate,
         checkpoint: false,
         timeout: Some(runner.settings.retry_timeout),
     };
     let never = tokio_util::sync::CancellationToken::new();
-    if let Err(error) = runner.ports.postgres.stop(&plan, None, &never).await {
-        warn!("{}", chain(&error));
-        return;
-    }
-    if let Err(error) = runner.ports.postgres.move_data_dir_away().await {
-        warn!("{}", chain(&error));
+    match runner.ports.postgres.stop(&plan, None, &never).await {
+        Ok(()) => true,
+        Err(error) => {
+            warn!("{}", chain(&error));
+            false
+        }
     }
 }
 

@@ -22,6 +22,16 @@ pub enum DataDir {
     Inaccessible(String),
 }
 
+/// What an agent was filling the data directory by, when there is a note of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unfinished {
+    /// The making of a new cluster.
+    Bootstrap,
+    /// The copying of another member.
+    Clone,
+}
+
 /// Facts out of `pg_controldata`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlData {
@@ -195,6 +205,9 @@ pub struct PendingValue {
 pub struct InstanceState {
     /// The data directory.
     pub data_dir: DataDir,
+    /// It is being filled, or was when an agent died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Unfinished>,
     /// What the server is doing.
     pub state: Option<State>,
     /// A postmaster of this data directory exists.

@@ -21,7 +21,9 @@ pub mod timeline;
 pub mod upstream;
 pub mod view;
 
-pub use instance::{ControlData, DataDir, InstanceState, Monitor, PendingValue, SlotState, WalReceiver, WalSender};
+pub use instance::{
+    ControlData, DataDir, InstanceState, Monitor, PendingValue, SlotState, Unfinished, WalReceiver, WalSender,
+};
 pub use lsn::{Lag, Lsn};
 pub use member::Member;
 pub use names::{MemberName, SystemId};

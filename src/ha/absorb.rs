@@ -6,6 +6,7 @@ use super::context::Context;
 use super::decision::{Level, Reply, Step, Task};
 use super::memory::{BootstrapStage, DemotionStage, RewindState};
 use super::observation::{EndedTask, TaskOutcome};
+use super::rules::unfinished;
 
 /// See the module.
 pub(super) fn absorb(cx: &mut Context<'_>) {
@@ -39,7 +40,10 @@ fn attach(cx: &mut Context<'_>) {
         (_, true) => Role::Primary,
         (_, false) => Role::Demoted,
     });
-    if instance.is_postmaster_alive {
+    let is_half = instance.unfinished.is_some_and(|what| !unfinished::is_whole(cx, what));
+    if is_half {
+        // Scripts hear of a cluster only when there is one.
+    } else if instance.is_postmaster_alive {
         cx.memory.pending_callback = Some(Callback::OnStart);
     } else if instance.data_dir == DataDir::Present && !cx.is_paused() {
         // Whatever stopped before us may have WAL that the cluster does not.

@@ -160,6 +160,10 @@ pub enum Step {
     RemoveDataDir,
     /// Stop the server and move the data directory of a failed bootstrap away.
     AbandonBootstrap,
+    /// Stop the server and take what an agent that died has left of a new cluster, or of a copy, out of the way.
+    DiscardUnfinished,
+    /// The data directory is complete.
+    ForgetUnfinished,
     /// Answer an operator's request.
     Reply {
         /// Which.

@@ -137,6 +137,8 @@ lines! {
     DataDirWithoutSystemId => "data dir for the cluster is not empty, but system ID is invalid; consider doing reinitialize",
     DcsNotAccessible => "DCS is not accessible",
     DemotedAfterFailedAcquire => "demoted self after trying and failing to obtain lock",
+    DiscardingUnfinished => "setting aside what an agent that died has left in the data directory",
+    UnfinishedWhilePaused => "the data directory was left unfinished by an agent that died; it is set aside when maintenance mode ends",
     DemotedDcsNotAccessible => "demoted self because DCS is not accessible and I was a leader",
     DemotedFailedUpdate => "demoted self because failed to update leader lock in DCS",
     DemotingNotAllowed => "demoting self because I am not allowed to become primary",

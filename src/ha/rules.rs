@@ -18,6 +18,7 @@ mod recovering;
 mod rewinding;
 mod starting;
 mod task_running;
+pub(super) mod unfinished;
 
 /// One row: the situation, in an operator's words, and what decides in it.
 pub struct Rule {
@@ -40,6 +41,7 @@ pub const TABLE: &[Rule] = &[
     Rule { number: 120, sentence: "a demotion is under way", decide: demotion::demotion },
     Rule { number: 130, sentence: "a long task runs", decide: task_running::task_running },
     Rule { number: 200, sentence: "the server is starting and we hold the lock", decide: starting::starting },
+    Rule { number: 205, sentence: "an agent died while it filled the data directory", decide: unfinished::unfinished },
     Rule { number: 210, sentence: "this node creates the cluster", decide: new_cluster::new_cluster },
     Rule { number: 220, sentence: "a start has just been tried", decide: recovering::recovering },
     Rule { number: 300, sentence: "there is no data directory", decide: empty_data_dir::empty_data_dir },

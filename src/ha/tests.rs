@@ -17,6 +17,7 @@ mod following;
 mod pause;
 mod slots;
 mod standby;
+mod unfinished;
 mod wiped;
 
 const SYSTEM_ID: &str = "7710267184385916675";
@@ -658,6 +659,7 @@ fn rule_numbers_are_unique_and_ascending() {
     120 a demotion is under way
     130 a long task runs
     200 the server is starting and we hold the lock
+    205 an agent died while it filled the data directory
     210 this node creates the cluster
     220 a start has just been tried
     300 there is no data directory

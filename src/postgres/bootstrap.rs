@@ -16,9 +16,9 @@ use crate::cluster::State;
 use crate::cluster::tags::is_truthy;
 use crate::config::{BootstrapConfig, Credentials, Secret};
 
-use super::PgError;
 use super::programs::{Program, options};
 use super::site::{Site, describe};
+use super::{PgError, unfinished};
 
 /// Options of `initdb` that are ours to set, or make no sense here.
 const INITDB_FORBIDDEN: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];
@@ -96,7 +96,7 @@ async fn run_initdb(site: &Site, bootstrap: &BootstrapConfig, cancel: &Cancellat
         return Err(PgError::Refused(format!("bootstrap.initdb: {why}")));
     }
     let superuser = &site.config().superuser;
-    let mut program = site.tool("initdb").args(args);
+    let mut program = unfinished::marked(site.tool("initdb").args(args), &site.data_dir());
     if let Some(name) = filled(superuser.username.as_deref()) {
         program = program.arg(format!("--username={name}"));
     }
@@ -148,7 +148,7 @@ async fn custom(
 }
 
 fn custom_program(site: &Site, section: &Map<String, Value>, command: &str) -> Result<Program, PgError> {
-    let mut program = Program::script(command)?;
+    let mut program = unfinished::marked(Program::script(command)?, &site.data_dir());
     if !section.get("no_params").is_some_and(is_truthy) {
         program = program.arg(format!("--scope={}", site.config().scope));
         program = program.arg(format!("--datadir={}", site.data_dir().display()));
@@ -285,7 +285,7 @@ async fn bounded<T>(statement: impl Future<Output = Result<T, tokio_postgres::Er
 /// Runs the operator's script with a connection string as its one argument. The password is in a file.
 async fn run_script(site: &Site, command: &str, cancel: &CancellationToken) -> Result<(), PgError> {
     let params = site.superuser_params();
-    let mut program = Program::script(command)?
+    let mut program = unfinished::marked(Program::script(command)?, &site.data_dir())
         .arg(params.text())
         .env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0");
     if let Some(file) = params.write_pgpass(&site.pgpass())? {

@@ -14,7 +14,7 @@ use super::bootstrap::script_text;
 use super::programs::{Program, options};
 use super::removal::remove_data_dir;
 use super::site::Site;
-use super::{ClonePlan, PgError};
+use super::{ClonePlan, PgError, unfinished};
 
 /// The method that is always there.
 const BASEBACKUP: &str = "basebackup";
@@ -113,8 +113,7 @@ async fn basebackup(
     passfile: Option<&str>,
     cancel: &CancellationToken,
 ) -> Result<(), PgError> {
-    let mut program = site
-        .tool("pg_basebackup")
+    let mut program = unfinished::marked(site.tool("pg_basebackup"), &site.data_dir())
         .arg(format!("--pgdata={}", site.data_dir().display()))
         .args(["-X", "stream"])
         .arg(format!("--dbname={connstring}"))
@@ -198,7 +197,7 @@ async fn custom(
         empty(site).await?;
     }
     let (command, args) = custom_command(site, method, section, connstring);
-    let mut program = Program::script(&command)?.args(args);
+    let mut program = unfinished::marked(Program::script(&command)?, &site.data_dir()).args(args);
     if let Some(passfile) = passfile {
         program = program.env("PGPASSFILE", passfile);
     }

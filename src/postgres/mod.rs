@@ -26,6 +26,7 @@ pub mod server;
 pub mod site;
 pub mod slots;
 pub mod tls;
+mod unfinished;
 pub mod version;
 pub mod waldump;
 pub mod wire;
@@ -215,6 +216,16 @@ pub trait Postgres: Send + Sync {
 
     /// Renames the data directory to `….failed`.
     async fn move_data_dir_away(&self) -> Result<(), PgError>;
+
+    /// Ends what an agent that died has left filling the data directory, and takes what is there out of the way.
+    async fn discard_unfinished(&self) -> Result<(), PgError> {
+        Ok(())
+    }
+
+    /// Says that the data directory is complete.
+    async fn forget_unfinished(&self) -> Result<(), PgError> {
+        Ok(())
+    }
 
     /// Creates missing slots and drops unwanted ones.
     async fn sync_slots(&self, sync: &SlotSync) -> Result<(), PgError>;

@@ -99,7 +99,8 @@ pub fn move_data_dir_away(data_dir: &Path) -> Result<(), PgError> {
 }
 
 fn rename(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
+    // Without a slash at its end, which would lead into the directory.
+    let mut name = path.components().collect::<PathBuf>().into_os_string();
     name.push(FAILED);
     let name = PathBuf::from(name);
     match fs::symlink_metadata(&name) {

@@ -30,7 +30,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::slots::Situation;
 use crate::cluster::{
-    ControlData, HistoryLine, InstanceState, PendingValue, Role, SlotTending, State, Timeline, Upstream,
+    ControlData, DataDir, HistoryLine, InstanceState, PendingValue, Role, SlotTending, State, Timeline, Unfinished,
+    Upstream,
 };
 use crate::config::{BootstrapConfig, PostgresConfig};
 
@@ -41,8 +42,8 @@ use super::site::Site;
 use super::slots::keeper::Keeper;
 use super::{
     Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Recovery, Rewound, SlotSync, StartPlan,
-    Started, StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, query, removal, rewind,
-    slots,
+    Started, StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, data_dir, query, removal,
+    rewind, slots, unfinished,
 };
 
 /// One question to our own server, unless a look has less time for it.
@@ -230,6 +231,15 @@ impl Inner {
         *known = Known { role, managed, feedback, ..Known::default() };
     }
 
+    async fn note(&self, what: Unfinished) -> Result<(), PgError> {
+        let data_dir = self.site.data_dir();
+        blocking(move || {
+            unfinished::note(&data_dir, what);
+            Ok(())
+        })
+        .await
+    }
+
     async fn remove(&self, how: fn(&std::path::Path) -> Result<(), PgError>) -> Result<(), PgError> {
         let _job = self.job();
         if self.site.is_running() {
@@ -237,7 +247,11 @@ impl Inner {
         }
         self.forget_data();
         let data_dir = self.site.data_dir();
-        blocking(move || how(&data_dir)).await
+        blocking(move || {
+            how(&data_dir)?;
+            unfinished::forget(&data_dir)
+        })
+        .await
     }
 }
 
@@ -324,6 +338,7 @@ impl Postgres for Server {
         };
         let _job = self.inner.job();
         self.inner.forget_data();
+        self.inner.note(Unfinished::Bootstrap).await?;
         let state = match bootstrap::create(&self.inner.site, config, cancel).await? {
             bootstrap::Made::New => State::Starting,
             bootstrap::Made::Restored(recovering) => {
@@ -345,7 +360,13 @@ impl Postgres for Server {
     async fn clone_from(&self, plan: &ClonePlan, cancel: &CancellationToken) -> Result<(), PgError> {
         let _job = self.inner.job();
         self.inner.forget_data();
-        clone::clone_from(&self.inner.site, plan, cancel).await
+        self.inner.note(Unfinished::Clone).await?;
+        let result = clone::clone_from(&self.inner.site, plan, cancel).await;
+        // What a failure has left, if anything, is not worth more than before.
+        if result.is_ok() || data_dir::look(&self.inner.site.data_dir()) == DataDir::Empty {
+            self.forget_unfinished().await?;
+        }
+        result
     }
 
     async fn check_divergence(&self, leader: &Upstream) -> Divergence {
@@ -378,6 +399,15 @@ impl Postgres for Server {
 
     async fn move_data_dir_away(&self) -> Result<(), PgError> {
         self.inner.remove(removal::move_data_dir_away).await
+    }
+
+    async fn discard_unfinished(&self) -> Result<(), PgError> {
+        self.inner.remove(unfinished::discard).await
+    }
+
+    async fn forget_unfinished(&self) -> Result<(), PgError> {
+        let data_dir = self.inner.site.data_dir();
+        blocking(move || unfinished::forget(&data_dir)).await
     }
 
     async fn sync_slots(&self, sync: &SlotSync) -> Result<(), PgError> {

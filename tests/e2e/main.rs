@@ -34,6 +34,7 @@ mod standby_cluster;
 mod stories;
 mod synchronous;
 mod tls;
+mod unfinished;
 mod versions;
 mod watchdog;
 mod wiped;

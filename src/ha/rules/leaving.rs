@@ -29,6 +29,10 @@ pub(in crate::ha) fn leaving(cx: &mut Context<'_>) -> Option<Flow> {
         }
         return Flow::end(Reason::InProgress { action });
     }
+    if cx.memory.bootstrap.is_some() {
+        // Another member may begin anew at once.
+        return super::new_cluster::give_up(cx);
+    }
     if !cx.is_alive() || cx.instance().data_dir == DataDir::Empty {
         if cx.has_lock() {
             cx.release(None);

@@ -10,9 +10,8 @@ use crate::ha::rules::holding_lock::{Asked, may_lead_by_watchdog};
 /// See the module.
 pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
     let stage = cx.memory.bootstrap?;
-    let me = cx.me();
-    if let Some(leader) = cx.view().and_then(|view| view.leader_name()).filter(|leader| *leader != me) {
-        return make_way(cx, leader);
+    if other_leader(cx).is_some() {
+        return give_up(cx);
     }
     if cx.in_standby_cluster() && stage != BootstrapStage::Failed {
         return standby_cluster(cx, stage);
@@ -70,12 +69,26 @@ fn ready(cx: &mut Context<'_>, role: Role) -> Option<Flow> {
     cx.step(Step::SetInitialize(system_id.to_string()));
     cx.step(Step::WriteConfig(cx.seen.node.initial_config.clone()));
     cx.step(Step::TakeLeader);
+    cx.step(Step::ForgetUnfinished);
     cx.memory.bootstrap = None;
     cx.memory.role = Some(role);
     cx.memory.pending_callback = None;
     cx.callback(Callback::OnStart, role);
     cx.wake_within(1);
     Flow::end(Line::InitializedNewCluster)
+}
+
+fn other_leader<'a>(cx: &Context<'a>) -> Option<&'a MemberName> {
+    let me = cx.me();
+    cx.view().and_then(|view| view.leader_name()).filter(|leader| *leader != me)
+}
+
+/// The new cluster is not seen through: its data are set aside, and others are not kept from making one.
+pub(super) fn give_up(cx: &mut Context<'_>) -> Option<Flow> {
+    match other_leader(cx) {
+        Some(leader) => make_way(cx, leader),
+        None => abandon(cx),
+    }
 }
 
 /// A primary was there after all: the DCS had only lost its keys.

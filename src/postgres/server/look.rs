@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{ControlData, DataDir, InstanceState, State, SystemId, Timeline};
+use crate::cluster::{ControlData, DataDir, InstanceState, State, SystemId, Timeline, Unfinished};
 use crate::postgres::connection::Failure;
 use crate::postgres::process::{Named, PidFile, Postmaster};
 use crate::postgres::query::{self, Answer, Include};
 use crate::postgres::replication::{Replication, Target};
-use crate::postgres::{Look, control_data, data_dir, version};
+use crate::postgres::{Look, control_data, data_dir, unfinished, version};
 
 use super::{Inner, settings};
 
@@ -27,6 +27,7 @@ pub(super) struct Files {
     pid_file: Option<PidFile>,
     system_id: Option<SystemId>,
     major: Option<u32>,
+    unfinished: Option<Unfinished>,
     control_stamp: Option<(SystemTime, u64)>,
 }
 
@@ -93,6 +94,7 @@ pub(super) async fn look(inner: &Arc<Inner>, ask: &Look) -> InstanceState {
     found.pending_restart.clone_from(&known.pending);
     drop(known);
     found.data_dir = files.data_dir;
+    found.unfinished = files.unfinished;
     found.is_recovery_configured = files.is_recovery_configured;
     found.has_backup_label = files.has_backup_label;
     found.system_id = files.system_id;
@@ -119,6 +121,7 @@ async fn look_at_files(inner: &Arc<Inner>, limit: Duration) -> Option<Files> {
             pid_file: PidFile::read(&directory),
             system_id: control_data::glance(&directory).and_then(|glance| glance.system_id),
             major: version::of_data_dir(&directory),
+            unfinished: unfinished::read(&directory),
             data_dir: present,
             control_stamp,
         }
