@@ -7,7 +7,8 @@
 //! ```text
 //! etcd3.rs   the verbs: documents to requests, answers to documents; the lease
 //! access     how to get at the servers, as configured
-//! pool       endpoints, failover, deadlines, authentication, the stale-server guard
+//! pool       endpoints, failover, deadlines, the stale-server guard
+//! login      users, and what happens to new ones that are of no use
 //! wire       one connection; what a failure means
 //! request    messages and transactions            budget   how a deadline is shared out
 //! watcher    the task behind `changes()`           cache    what it knows, for the loop
@@ -35,6 +36,7 @@ use watcher::Watcher;
 mod access;
 mod budget;
 mod cache;
+mod login;
 mod pool;
 mod request;
 mod srv;
@@ -75,8 +77,9 @@ struct Own {
 impl Etcd3 {
     /// Nothing is connected yet.
     pub(super) fn new(access: Access, layout: Layout, me: Option<MemberName>, timing: Timing) -> Self {
+        let rights = request::rights(&layout.read_prefix(), &layout.key("leader"));
         Self {
-            pool: Arc::new(Pool::new(access)),
+            pool: Arc::new(Pool::new(access, rights)),
             layout,
             me,
             timing: watch::Sender::new(timing),

@@ -87,6 +87,8 @@ async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     sleeper.hears("news on a watch older than its password").await;
     change_password(&server, "word").await;
 
+    without_rights(&server, &*good, &mut sleeper).await;
+
     let wrong = agent(login(&server, "patroni", "other")).await.load().await;
     assert!(matches!(&wrong, Err(DcsError::Config(text)) if text.contains("etcd3")), "{wrong:?}");
     let nobody = agent(Etcd3Config { hosts: vec![server.address()], ..Etcd3Config::default() }).await;
@@ -94,6 +96,54 @@ async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     let config = DcsConfig::Etcd3(login(&server, "patroni", "word"));
     let elsewhere = connect(&config, "elsewhere", "demo", None, Identity::Operator, Timing::default()).await.unwrap();
     assert!(matches!(elsewhere.load().await, Err(DcsError::Refused { .. })));
+}
+
+async fn as_root(server: &Server) -> Client {
+    let options = Some(ConnectOptions::new().with_user("root", "secret"));
+    Client::connect([server.address()], options).await.unwrap()
+}
+
+/// Whoever is configured anew counts only when the server lets them do what a member does.
+async fn without_rights(server: &Server, dcs: &dyn Dcs, sleeper: &mut Sleeper) {
+    let take = |config: Etcd3Config| drop(dcs.reconfigure(&DcsConfig::Etcd3(config)).unwrap());
+    take(login(server, "patroni", "word"));
+    let session = dcs.load().await.unwrap().leader.unwrap().session;
+    let works = async |when: &str| {
+        let seen = dcs.load().await.unwrap_or_else(|error| panic!("{when}: {error:?}")).leader.unwrap();
+        assert_eq!(seen.session, session, "the lease is the same");
+        assert!(dcs.renew_leader(&seen).await.unwrap());
+        dcs.set_initialize(&format!("{:?}", std::time::Instant::now())).await.expect("it may write");
+    };
+    as_root(server).await.user_add("reader", "word", None).await.unwrap();
+    // No role at all, then nobody, then one that may only look.
+    take(login(server, "reader", "word"));
+    works("no role").await;
+    sleeper.hears("news while the new user is on trial").await;
+    take(Etcd3Config { hosts: vec![server.address()], ..Etcd3Config::default() });
+    works("nobody").await;
+    let mut root = as_root(server).await;
+    root.role_add("look").await.unwrap();
+    let look = Permission::new(PermissionType::Read, "/service/").with_prefix();
+    root.role_grant_permission("look", look).await.unwrap();
+    root.user_grant_role("reader", "look").await.unwrap();
+    take(login(server, "reader", "word"));
+    works("read only").await;
+    // The former one goes on also when its token has run out.
+    sleep(Duration::from_millis(1100)).await;
+    works("token over").await;
+
+    // Given what it lacks, the new one is taken at the next reload, though nothing in the section is different.
+    as_root(server).await.user_grant_role("reader", "ours").await.unwrap();
+    take(login(server, "reader", "word"));
+    works("granted").await;
+    as_root(server).await.user_delete("patroni").await.unwrap();
+    works("former user gone").await;
+    sleeper.hears("news for the new user").await;
+    let mut root = as_root(server).await;
+    root.user_add("patroni", "word", None).await.unwrap();
+    root.user_grant_role("patroni", "ours").await.unwrap();
+    take(login(server, "patroni", "word"));
+    works("and back").await;
 }
 
 struct Files {

@@ -95,6 +95,26 @@ fn enable_authentication(etcd: &mut EtcdNodes, prefix: &str) {
     etcd.user = Some("root:secret".into());
 }
 
+/// The leader is given another user, who is known to the servers but not allowed anything yet.
+async fn new_user(cluster: &Cluster, etcd: &EtcdNodes, leader: usize) {
+    let timeline = cluster.status(leader).await.unwrap()["timeline"].clone();
+    etcd.ctl(&["user", "add", "newcomer:word"]);
+    cluster.reconfigure(leader, |document| {
+        document["etcd3"]["username"] = "newcomer".into();
+        document["etcd3"]["password"] = "word".into();
+    });
+    cluster.signal_agent(leader, "HUP");
+    cluster.wait_log(leader, "etcd does not accept user `newcomer`", LONG).await;
+    assert!(cluster.log(leader).contains("permission denied); user `patroni` stays in use"), "{}", cluster.log(leader));
+    wait_contact(cluster, &[leader]).await;
+    etcd.ctl(&["user", "grant-role", "newcomer", "ours"]);
+    cluster.signal_agent(leader, "HUP");
+    cluster.wait_log(leader, "etcd takes user `newcomer`", LONG).await;
+    wait_contact(cluster, &[leader]).await;
+    assert_eq!(cluster.leader().await, Some(leader), "{}", cluster.dump());
+    assert_eq!(cluster.status(leader).await.unwrap()["timeline"], timeline);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_servers_may_come_and_go() {
     // Tokens that are not used for two seconds run out.
@@ -158,7 +178,11 @@ async fn three_servers_may_come_and_go() {
     assert_eq!(cluster.leader().await, Some(leader), "{}", cluster.dump());
     assert_eq!(cluster.status(leader).await.unwrap()["timeline"], before);
     etcd.set_password("patroni", "word");
-    cluster.reconfigure(leader, |document| document["etcd3"]["password"] = "word".into());
+    new_user(&cluster, &etcd, leader).await;
+    cluster.reconfigure(leader, |document| {
+        document["etcd3"]["username"] = "patroni".into();
+        document["etcd3"]["password"] = "word".into();
+    });
     cluster.signal_agent(leader, "HUP");
     wait_contact(&cluster, &[ALL, ONE, PROXY]).await;
     cluster.wait_healthy(LONG).await;

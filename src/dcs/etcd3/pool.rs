@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use etcd_client::proto::{PbAuthenticateRequest, PbMemberListRequest, PbResponseHeader, PbWatchResponse};
+use etcd_client::proto::{PbMemberListRequest, PbResponseHeader, PbTxnRequest, PbWatchResponse};
 use futures::channel::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -12,9 +12,9 @@ use tonic::Streaming;
 
 use super::access::Access;
 use super::budget::{self, SHORTEST};
+use super::login::{self, Former, Login};
 use super::request::Request;
 use super::wire::{Failure, Token, Wire};
-use crate::config::Secret;
 use crate::dcs::{DcsError, Renewed};
 
 /// How one operation goes about it.
@@ -64,6 +64,8 @@ pub(super) enum Failed {
 /// All endpoints.
 pub(super) struct Pool {
     state: Mutex<State>,
+    /// What a member must be allowed to do.
+    rights: PbTxnRequest,
     /// Counts changes of the current endpoint and of its connection: whatever hangs on them must begin anew.
     moved: watch::Sender<u64>,
 }
@@ -71,8 +73,8 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct State {
     access: Arc<Access>,
-    /// What was used before `access`, until the servers take what is new.
-    former: Option<(String, Secret)>,
+    /// The credentials before those of `access`, until the servers take what is new.
+    former: Option<Former>,
     /// Since other servers were named: those that are known to be of the same cluster as ever.
     proven: Option<BTreeSet<String>>,
     current: String,
@@ -86,14 +88,6 @@ struct State {
     was_authenticated: bool,
     /// The cluster, and the highest raft term it has shown us.
     term: (u64, u64),
-}
-
-#[derive(Clone, Default)]
-enum Login {
-    #[default]
-    Needed,
-    Off,
-    Token(Token),
 }
 
 /// How a round over the endpoints ended.
@@ -126,11 +120,11 @@ impl State {
 }
 
 impl Pool {
-    /// A pool that has not connected to anything yet.
-    pub(super) fn new(access: Access) -> Self {
+    /// A pool that has not connected to anything yet. `rights` is what new credentials must be allowed to ask for.
+    pub(super) fn new(access: Access, rights: PbTxnRequest) -> Self {
         let current = access.urls.first().cloned().unwrap_or_default();
         let state = State { access: Arc::new(access), current, ..State::default() };
-        Self { state: Mutex::new(state), moved: watch::Sender::new(0) }
+        Self { state: Mutex::new(state), rights, moved: watch::Sender::new(0) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -147,11 +141,14 @@ impl Pool {
         let mut state = self.state();
         let old = Arc::clone(&state.access);
         let renewed = old.source.renewed(&access.source);
+        if let Some(former) = &mut state.former {
+            former.end();
+        }
         if renewed.is_empty() {
             return renewed;
         }
         if old.credentials != access.credentials {
-            state.former = old.credentials.clone().filter(|_| access.credentials.is_some());
+            state.former = Former::of(&old.credentials, state.former.take(), &access.credentials);
             state.login = Login::Needed;
         }
         if old.source.connects_differently(&access.source) {
@@ -254,7 +251,7 @@ impl Pool {
     async fn attempt<R: Request>(&self, url: &str, request: &R, until: Instant) -> Result<R::Answer, Failure> {
         let (id, wire) = self.wire(url, until).await?;
         let answer = match self.ask_with_token(&wire, request, until).await {
-            Err(Failure::Unauthenticated(_)) if self.access().credentials.is_some() => {
+            Err(Failure::Unauthenticated(_)) if self.can_log_in() => {
                 self.state().login = Login::Needed;
                 self.ask_with_token(&wire, request, until).await
             }
@@ -272,41 +269,50 @@ impl Pool {
         answer
     }
 
+    fn can_log_in(&self) -> bool {
+        let state = self.state();
+        state.access.credentials.is_some() || state.former.is_some()
+    }
+
     async fn ask_with_token<R: Request>(&self, wire: &Wire, request: &R, until: Instant) -> Result<R::Answer, Failure> {
         let token = self.token(wire, until).await?;
         wire.ask(request, token.as_ref(), until).await
     }
 
     async fn token(&self, wire: &Wire, until: Instant) -> Result<Option<Token>, Failure> {
-        let access = self.access();
-        let Some(credentials) = &access.credentials else { return Ok(None) };
-        match self.state().login.clone() {
-            Login::Needed => {}
-            Login::Off => return Ok(None),
-            Login::Token(token) => return Ok(Some(token)),
-        }
-        let former = self.state().former.clone();
-        let (login, is_former) = match (log_in(wire, credentials, until).await, former) {
-            // Either side may be told of a new password first.
-            (Err(Failure::BadCredentials(_)), Some(former)) => (log_in(wire, &former, until).await?, true),
-            (login, _) => (login?, false),
+        let (access, known, former) = {
+            let state = self.state();
+            (Arc::clone(&state.access), state.login.clone(), state.former.clone())
         };
-        if is_former {
-            tracing::warn!(
-                "etcd does not accept user `{}` with the password of section etcd3; what was configured before is used",
-                credentials.0
-            );
-        }
-        let mut state = self.state();
+        let is_known = !matches!(known, Login::Needed);
+        let (login, former) = match former {
+            _ if access.credentials.is_none() && former.is_none() => return Ok(None),
+            Some(mut former) if !is_known || former.is_over() => {
+                let half = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+                match login::prove(wire, &access.credentials, &self.rights, half).await {
+                    Ok(login) => {
+                        former.tell_end(&access.credentials);
+                        (login, None)
+                    }
+                    // A try that comes to nothing does not take away what works.
+                    Err(_) if is_known => (known, Some(former.tried())),
+                    Err(failure) => {
+                        (former.use_instead(wire, &access.credentials, failure, until).await?, Some(former))
+                    }
+                }
+            }
+            former if is_known => (known, former),
+            former => (login::log_in(wire, &access.credentials, until).await?, former),
+        };
         let token = match &login {
             Login::Token(token) => Some(token.clone()),
             _ => None,
         };
+        let mut state = self.state();
         state.was_authenticated = true;
         // Others may have been configured meanwhile.
         if Arc::ptr_eq(&state.access, &access) {
-            state.former = state.former.take().filter(|_| is_former);
-            state.login = login;
+            (state.former, state.login) = (former, login);
         }
         Ok(token)
     }
@@ -471,20 +477,6 @@ impl Pool {
     /// The header check, for what comes over a watch.
     pub(super) fn accepts(&self, header: Option<&PbResponseHeader>) -> bool {
         header.is_none_or(|header| self.is_fresh(header))
-    }
-}
-
-async fn log_in(wire: &Wire, (name, password): &(String, Secret), until: Instant) -> Result<Login, Failure> {
-    let request = PbAuthenticateRequest { name: name.clone(), password: password.reveal().to_owned() };
-    match wire.ask(&request, None, until).await {
-        Ok(answer) => {
-            let token = answer.token.parse();
-            Ok(Login::Token(token.map_err(|_| Failure::Refused("the server's token is not text".to_owned()))?))
-        }
-        Err(Failure::Later(text) | Failure::Refused(text)) if text.contains("authentication is not enabled") => {
-            Ok(Login::Off)
-        }
-        Err(failure) => Err(failure),
     }
 }
 

@@ -147,6 +147,14 @@ pub(super) fn reattach(key: &str, value: &[u8], lease: i64) -> PbTxnRequest {
     txn(is_value(key, value), put_op(key, value, lease), Some(otherwise))
 }
 
+/// Does nothing, but only for whoever may read everything below `prefix` and write `key`: servers look at what a
+/// transaction might do before they look at its condition, which here never holds.
+pub(super) fn rights(prefix: &str, key: &str) -> PbTxnRequest {
+    let never = compare(key, 0, PbTargetUnion::Version(-1));
+    let read = op(PbTxnOpRequest::RequestRange(read_prefix(prefix, false)));
+    PbTxnRequest { compare: vec![never], success: vec![read, put_op(key, b"", 0)], failure: Vec::new() }
+}
+
 /// Whether one of the two branches of [`reattach`] wrote the key.
 pub(super) fn is_reattached(answer: &PbTxnResponse) -> bool {
     let inner = answer.responses.first().and_then(|op| op.response.as_ref());
@@ -165,7 +173,7 @@ fn put_op(key: &str, value: &[u8], lease: i64) -> PbTxnRequestOp {
     op(PbTxnOpRequest::RequestPut(put(key, value, lease)))
 }
 
-/// The numbers are etcd's: result 0 is "equal"; targets are 1 create revision, 2 mod revision, 3 value.
+/// The numbers are etcd's: result 0 is "equal"; targets are 0 version, 1 create revision, 2 mod revision, 3 value.
 fn compare(key: &str, target: i32, value: PbTargetUnion) -> PbCompare {
     PbCompare { result: 0, target, key: key.into(), range_end: Vec::new(), target_union: Some(value) }
 }
