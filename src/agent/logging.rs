@@ -9,11 +9,13 @@ mod format;
 mod names;
 mod queue;
 
+use std::backtrace::Backtrace;
 use std::io;
+use std::panic;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use tracing::{Event, Subscriber, warn};
+use tracing::{Event, Subscriber, error, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -25,6 +27,9 @@ use crate::io::clock::local_now;
 use file::Sink;
 use format::{Format, Record};
 use queue::Queue;
+
+/// How long a panic waits for its own lines: the thread that panics may be the last one.
+const PANIC_LIMIT: Duration = Duration::from_millis(200);
 
 /// The running log. Clones are the same log.
 #[derive(Clone)]
@@ -71,7 +76,20 @@ pub(super) fn init(config: &LogConfig) -> io::Result<Log> {
         }
     })?;
     warnings.iter().for_each(|warning| warn!("{warning}"));
+    log_panics(Arc::clone(&shared));
     Ok(Log { shared, filter: handle })
+}
+
+/// A panic is a line like any other, in the same place and format.
+fn log_panics(shared: Arc<Shared>) {
+    panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let words = panic.payload_as_str().unwrap_or("no words");
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let backtrace = Backtrace::force_capture().to_string();
+        error!(error = words, thread, backtrace, "a panic at {place}; please report it as a BUG");
+        shared.queue.flush(PANIC_LIMIT);
+    }));
 }
 
 impl Log {

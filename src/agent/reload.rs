@@ -14,7 +14,7 @@ use super::logging::Log;
 use super::notify::Notify;
 use super::peers::RestPeers;
 use super::ports::{Configure, Configured};
-use super::task::chain;
+use super::task::field;
 
 /// The local files as the loop's port.
 pub(super) struct Reloading {
@@ -29,15 +29,15 @@ impl Reloading {
     fn take_over(&self) {
         let local = self.files.local();
         if let Err(error) = self.log.apply(&local.log) {
-            error!("the log stays as it was: {error}");
+            error!(error = field(&error), "the log stays as it was");
         }
         match peer_client(&local) {
             Ok(client) => self.peers.replace(client),
-            Err(error) => error!("requests to other members are made as before: {}", chain(&error)),
+            Err(error) => error!(error = field(&error), "requests to other members are made as before"),
         }
         match self.dcs.reconfigure(&local.dcs) {
             Ok(renewed) => renewed.iter().for_each(|renewed| self.tell(renewed)),
-            Err(error) => error!("the connection to etcd stays as it was: {}", chain(&error)),
+            Err(error) => error!(error = field(&error), "the connection to etcd stays as it was"),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::config::RestApiConfig;
 
 use super::configuration::Files;
 use super::node::AgentNode;
-use super::task::chain;
+use super::task::{chain, field};
 
 /// The old socket is gone by then, when the new address overlaps with it.
 const REBIND_LIMIT: Duration = Duration::from_secs(3);
@@ -52,7 +52,7 @@ pub(super) async fn serve(
             match api::Settings::load(&config).await {
                 Ok(settings) => drop(sender.send_replace(Arc::new(settings))),
                 Err(error) => {
-                    error!("restapi: the old settings stay in force: {}", chain(&error));
+                    error!(error = field(&error), "restapi: the old settings stay in force");
                     continue;
                 }
             }
@@ -98,10 +98,10 @@ impl Rest {
                 self.start(listener);
             }
             Err(error) => {
-                error!("restapi.listen: {error}; {} stays in use", self.listen);
+                error!(error = field(&error), "restapi.listen: {} stays in use", self.listen);
                 match bind_again(&old).await {
                     Ok(listener) => self.start(listener),
-                    Err(error) => error!("restapi.listen: {error}; correct the address and reload"),
+                    Err(error) => error!(error = field(&error), "restapi.listen: correct the address and reload"),
                 }
             }
         }

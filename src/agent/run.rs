@@ -23,7 +23,7 @@ use crate::postgres::{Look, PgError, StopMode, StopPlan};
 use super::board::{Asked, Board};
 use super::lease::{Lease, Sent};
 use super::ports::Ports;
-use super::task::{Running, chain};
+use super::task::{Running, chain, field};
 use super::watchdog::Watchdog;
 
 /// How often one cycle may decide again.
@@ -197,7 +197,7 @@ impl Runner {
             let plan = StopPlan { mode: StopMode::Fast, checkpoint: false, timeout: None };
             if let Err(error) = self.ports.postgres.stop(&plan, None, &CancellationToken::new()).await {
                 let watchdog = if self.watchdog.runs() { " Leaving watchdog running." } else { "" };
-                error!("PostgreSQL shutdown failed, leader key not removed.{watchdog} {}", chain(&error));
+                error!(error = field(&error), "PostgreSQL shutdown failed, leader key not removed.{watchdog}");
                 // It may still run, so the guard keeps its deadline.
                 self.lease.close();
                 return ended;
@@ -525,7 +525,7 @@ impl Runner {
                 let document = self.settings.document.clone();
                 self.apply(&document, true);
             }
-            Err(error) => error!("the local configuration was not reloaded, the old one stays in force: {error}"),
+            Err(error) => error!(%error, "the local configuration was not reloaded, the old one stays in force"),
         }
     }
 
@@ -554,7 +554,7 @@ impl Runner {
             }
             let result = postgres.configure(config, force).await;
             if let Err(error) = &result {
-                error!("the PostgreSQL configuration was not applied: {}", chain(error));
+                error!(error = field(error), "the PostgreSQL configuration was not applied");
             }
             wake.notify_one();
             result

@@ -1,5 +1,6 @@
 //! The one long task: what the loop starts and never waits for.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -191,15 +192,27 @@ fn failed(error: PgError) -> TaskOutcome {
 }
 
 /// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub(super) fn chain(error: &dyn Error) -> String {
+    causes(error).join(": ")
+}
+
+/// An error, what caused it, and so on. What one of them says already in the words of the next is left out.
+pub(super) fn causes(error: &dyn Error) -> Vec<String> {
+    let mut texts = vec![error.to_string()];
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
+        let text = inner.to_string();
+        if !texts.last().is_some_and(|last| last.ends_with(&text)) {
+            texts.push(text);
+        }
         cause = inner.source();
     }
-    text
+    texts
+}
+
+/// An error as a field of a line in the log.
+pub(super) fn field(error: &(impl Error + 'static)) -> &(dyn Error + 'static) {
+    error
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Watchdog {
             return state.disarm();
         }
         if let Err(error) = state.keep_alive(plan) {
-            error!("Error while sending keepalive: {error}");
+            error!(%error, "Error while sending keepalive");
         }
     }
 
@@ -275,7 +275,7 @@ impl State {
             );
         }
         if let Err(error) = device.disarm() {
-            error!("Error while disabling watchdog: {error}");
+            error!(%error, "Error while disabling watchdog");
         }
     }
 }

@@ -54,6 +54,8 @@ pub struct LogConfig {
     pub is_json: bool,
     /// `DEBUG`, `INFO`, `WARNING`, `ERROR`, `CRITICAL`.
     pub level: String,
+    /// Errors come with a trace only where debug lines are shown.
+    pub is_traced_in_debug: bool,
     /// Plain: a printf-like text. JSON: a list of fields or `{field: new name}`.
     pub format: Value,
     /// `strftime` format of `asctime`.
@@ -362,10 +364,16 @@ impl LogConfig {
         if !["plain", "json"].contains(&kind.as_str()) {
             section.warn("type", format!("log.type {kind} is unknown; plain is used"));
         }
+        let traced_from =
+            section.text("traceback_level").map_or_else(|| "ERROR".to_owned(), |level| level.to_uppercase());
+        if !["DEBUG", "ERROR"].contains(&traced_from.as_str()) {
+            section.warn("traceback_level", format!("log.traceback_level {traced_from} is unknown; ERROR is used"));
+        }
         let count = |key: &str, default: i64| section.within(key, 0, i64::MAX).unwrap_or(default).unsigned_abs();
         Self {
             is_json: kind == "json",
             level,
+            is_traced_in_debug: traced_from == "DEBUG",
             format: section.value("format").map_or_else(|| Value::from(LOG_FORMAT), log_format),
             dateformat: section.text("dateformat"),
             static_fields: section.section("static_fields").map().cloned().unwrap_or_default(),

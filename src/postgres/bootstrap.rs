@@ -298,7 +298,7 @@ async fn run_script(site: &Site, command: &str, cancel: &CancellationToken) -> R
             Err(PgError::Program { program: command.to_owned(), detail: finished.detail() })
         }
         Err(error) => {
-            tracing::error!("post_init script {command} failed: {error}");
+            tracing::error!(%error, "post_init script {command} failed");
             Err(error)
         }
     }

@@ -65,7 +65,7 @@ impl Callbacks {
         let program = match Program::script(command) {
             Ok(program) => program.arg(event.name()).arg(role.for_callback()).arg(scope),
             Err(error) => {
-                tracing::error!("callback {command} {} {role} {scope} failed: {error}", event.name());
+                tracing::error!(%error, "callback {command} {} {role} {scope} failed", event.name());
                 return;
             }
         };
@@ -135,7 +135,7 @@ fn start(program: &Program) -> Option<(Child, String)> {
     match program.command().spawn() {
         Ok(child) => Some((child, line)),
         Err(error) => {
-            tracing::error!("callback {line} failed: {error}");
+            tracing::error!(%error, "callback {line} failed");
             None
         }
     }

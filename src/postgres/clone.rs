@@ -136,7 +136,7 @@ async fn basebackup(
             }
             Err(PgError::Cancelled) => PgError::Cancelled,
             Err(error) => {
-                tracing::error!("Error when fetching backup with pg_basebackup: {error}");
+                tracing::error!(%error, "Error when fetching backup with pg_basebackup");
                 error
             }
         };
@@ -209,7 +209,7 @@ async fn custom(
             PgError::Program { program: command, detail: finished.detail() }
         }
         Err(error) => {
-            tracing::error!("Error creating replica using method {method}: {error}");
+            tracing::error!(%error, "Error creating replica using method {method}");
             error
         }
     };

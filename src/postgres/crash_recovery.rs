@@ -20,7 +20,7 @@ pub async fn crash_recovery(site: &Site, cancel: &CancellationToken) -> Result<(
     }
     forget_archived(site);
     let opts = fs::read_to_string(site.data_dir().join("postmaster.opts")).unwrap_or_else(|error| {
-        tracing::error!("Error when reading postmaster.opts: {error}");
+        tracing::error!(%error, "Error when reading postmaster.opts");
         String::new()
     });
     site.remove_recovery_conf()?;

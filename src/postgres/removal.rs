@@ -26,7 +26,7 @@ pub fn remove_data_dir(data_dir: &Path) -> Result<(), PgError> {
     match remove(data_dir) {
         Ok(()) => Ok(()),
         Err(error) => {
-            tracing::error!("Could not remove data directory {}: {error}", data_dir.display());
+            tracing::error!(%error, "Could not remove data directory {}", data_dir.display());
             move_data_dir_away(data_dir)
         }
     }
@@ -45,7 +45,7 @@ pub fn set_aside(data_dir: &Path) -> Result<(), PgError> {
             Ok(())
         }
         Err(error) => {
-            tracing::error!("Could not rename data directory {}: {error}", data_dir.display());
+            tracing::error!(%error, "Could not rename data directory {}", data_dir.display());
             remove_data_dir(data_dir)
         }
     }

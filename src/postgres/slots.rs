@@ -81,7 +81,7 @@ where
                     "SELECT pg_catalog.pg_create_physical_replication_slot($1)"
                 };
                 if let Err(error) = bounded(query, client.execute(query, &[name])).await {
-                    tracing::error!("Failed to create physical replication slot '{name}': {error}");
+                    tracing::error!(%error, "Failed to create physical replication slot '{name}'");
                 }
             }
             SlotStep::CreateLogical { name, database, plugin } => {
@@ -90,14 +90,14 @@ where
                     Err(error) => Err(error),
                 };
                 if let Err(error) = created {
-                    tracing::error!("Failed to create logical replication slot '{name}' plugin='{plugin}': {error}");
+                    tracing::error!(%error, "Failed to create logical replication slot '{name}' plugin='{plugin}'");
                 }
             }
             SlotStep::Advance { name, to } => {
                 let query = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_catalog.pg_lsn)";
                 let done = bounded(query, client.execute(query, &[name, &to.to_string()])).await;
                 if let Err(error) = done {
-                    tracing::error!("Error while advancing replication slot {name} to position '{to}': {error}");
+                    tracing::error!(%error, "Error while advancing replication slot {name} to position '{to}'");
                 }
             }
         }
@@ -110,7 +110,7 @@ fn report_drop(name: &str, outcome: Result<bool, PgError>) {
     match outcome {
         Ok(true) => tracing::info!("Dropped replication slot '{name}'"),
         Ok(false) => tracing::warn!("Unable to drop replication slot '{name}', slot is active"),
-        Err(error) => tracing::error!("Failed to drop replication slot '{name}': {error}"),
+        Err(error) => tracing::error!(%error, "Failed to drop replication slot '{name}'"),
     }
 }
 

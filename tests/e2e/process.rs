@@ -130,6 +130,8 @@ async fn takes_over_a_reload(cluster: &Cluster, systemd: &Systemd, log: &dyn Fn(
         document["log"]["type"] = json!("plain");
         document["log"]["format"] = json!("%(levelname)s <%(name)s> %(message)s");
         document["log"]["level"] = json!("DEBUG");
+        document["log"]["loggers"] = json!({"patroni.ha": "INFO"});
+        document["log"]["traceback_level"] = json!("DEBUG");
         document["tags"] = json!({"zone": "a"});
         document["restapi"]["listen"] = json!(format!("127.0.0.1:{port}"));
         document["restapi"]["connect_address"] = json!(format!("127.0.0.1:{port}"));
@@ -155,9 +157,28 @@ async fn takes_over_a_reload(cluster: &Cluster, systemd: &Systemd, log: &dyn Fn(
     systemd.hears("RELOADING=1\n");
     systemd.hears("READY=1\n");
     cluster.until("the complaint", LONG, async || log().contains("the old one stays in force")).await;
-    let complaint = log().lines().find(|line| line.contains("stays in force")).unwrap().to_owned();
+    let text = log();
+    let mut said = text.lines().skip_while(|line| !line.contains("stays in force"));
+    let complaint = said.next().unwrap();
     assert!(complaint.contains("n0.yml") && complaint.contains("line "), "{complaint}");
+    assert!(said.next().is_none_or(|next| !next.starts_with("  at ")), "this logger shows no debug lines");
     assert_eq!(status().await.unwrap()["tags"]["zone"], "a");
+    cluster.write("n0.yml", &broken.replace("\"zone\": \"b", "\"zone\": \"a\""));
+    cluster.reconfigure(0, |document| document["restapi"]["certfile"] = json!("/nowhere/rest.pem"));
+    cluster.signal_agent(0, "HUP");
+    let complains = || {
+        let text = log();
+        let mut said = text.lines().skip_while(|line| !line.contains("restapi: the old settings stay in force"));
+        let (line, place) = (said.next()?.to_owned(), said.next()?.to_owned());
+        Some((line, place))
+    };
+    cluster.until("the other complaint", LONG, async || complains().is_some()).await;
+    let (line, place) = complains().unwrap();
+    assert!(line.contains("/nowhere/rest.pem") && place.starts_with("  at src/agent/rest.rs:"), "{line}\n{place}");
+    assert_eq!(status().await.unwrap()["tags"]["zone"], "a");
+    for message in ["RELOADING=1\n", "READY=1\n"] {
+        systemd.hears(message);
+    }
 }
 
 /// The agent as the first process of a container: its own process namespace.

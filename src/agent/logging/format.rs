@@ -6,18 +6,27 @@ use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level};
+use tracing_subscriber::filter::Targets;
 
+use crate::agent::task::{causes, chain};
 use crate::config::LogConfig;
 use crate::io::clock::local_now;
 
-use super::names::logger;
+use super::names::{logger, targets};
 
 const DEFAULT_PATTERN: &str = "%(asctime)s %(levelname)s: %(message)s";
+
+/// Fields that a plain line does not repeat: for machines, or part of the trace.
+const UNSAID: [&str; 3] = ["error", "rule", BACKTRACE];
+/// The calls that led to a panic.
+const BACKTRACE: &str = "backtrace";
 
 /// What is said, and where.
 pub(super) struct Record {
     pub(super) message: String,
     fields: Map<String, Value>,
+    /// The error that it is about, and what caused it.
+    causes: Vec<String>,
     level: Level,
     target: String,
     file: Option<&'static str>,
@@ -30,6 +39,7 @@ impl Record {
         let mut record = Self {
             message: String::new(),
             fields: Map::new(),
+            causes: Vec::new(),
             level: *metadata.level(),
             target: metadata.target().to_owned(),
             file: metadata.file(),
@@ -42,7 +52,7 @@ impl Record {
     /// A line of the log's own.
     pub(super) fn warning(target: &str, message: String) -> Self {
         let (level, target) = (Level::WARN, target.to_owned());
-        Self { message, fields: Map::new(), level, target, file: Some(file!()), line: line!() }
+        Self { message, fields: Map::new(), causes: Vec::new(), level, target, file: Some(file!()), line: line!() }
     }
 
     fn put(&mut self, field: &Field, value: Value) {
@@ -58,14 +68,56 @@ impl Record {
     fn module(&self) -> &str {
         self.target.rsplit("::").next().unwrap_or_default()
     }
+
+    /// The message with everything that belongs to it, for lines without fields.
+    fn text(&self) -> String {
+        let mut text = self.message.clone();
+        let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if let Some(error) = self.fields.get("error") {
+            text.push_str(": ");
+            text.push_str(&shown(error));
+        }
+        let others = self.fields.iter().filter(|(name, _)| !UNSAID.contains(&name.as_str()));
+        let others: Vec<String> = others.map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+        if !others.is_empty() {
+            text.push_str(&format!(" ({})", others.join(", ")));
+        }
+        text
+    }
+
+    /// What Patroni's traceback tells: where in the program it went wrong, and what led to what.
+    fn trace(&self) -> String {
+        let place = (self.file.unwrap_or("?"), self.line, logger(&self.target));
+        let mut lines = vec![format!("  at {}:{} ({})", place.0, place.1, place.2)];
+        if let Some(rule) = self.fields.get("rule") {
+            lines.push(format!("  in rule {rule}"));
+        }
+        for (i, cause) in self.causes.iter().enumerate() {
+            lines.push(format!("  {}: {cause}", if i == 0 { "error" } else { "caused by" }));
+        }
+        lines.extend(self.fields.get(BACKTRACE).and_then(Value::as_str).map(str::to_owned));
+        lines.join("\n")
+    }
 }
 
 impl Visit for Record {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, json!(format!("{value:?}")));
+        let text = format!("{value:?}");
+        if field.name() == "error" {
+            self.causes = vec![text.clone()];
+        }
+        self.put(field, json!(text));
+    }
+
+    fn record_error(&mut self, field: &Field, error: &(dyn std::error::Error + 'static)) {
+        self.causes = causes(error);
+        self.put(field, json!(chain(error)));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "error" {
+            self.causes = vec![value.to_owned()];
+        }
         self.put(field, json!(value));
     }
 
@@ -90,6 +142,8 @@ pub(super) struct Format {
     fields: Vec<(String, String)>,
     dateformat: Option<String>,
     static_fields: Map<String, Value>,
+    /// Set when traces are shown only by loggers that show debug lines: which those are.
+    debugs: Option<Targets>,
     began: Timestamp,
 }
 
@@ -122,23 +176,35 @@ impl Format {
             }
         });
         let (is_json, static_fields) = (config.is_json, config.static_fields.clone());
-        (Self { is_json, pattern, fields, dateformat, static_fields, began: now.timestamp() }, warnings)
+        let debugs = config.is_traced_in_debug.then(|| targets(config));
+        (Self { is_json, pattern, fields, dateformat, static_fields, debugs, began: now.timestamp() }, warnings)
     }
 
     pub(super) fn line(&self, now: &Zoned, record: &Record) -> String {
         let value = |name: &str| self.value(name, now, record);
+        let trace = self.shows_trace(record).then(|| record.trace());
         if !self.is_json {
-            return fill(&self.pattern, &value);
+            let line = fill(&self.pattern, &value);
+            return trace.map_or(line.clone(), |trace| format!("{line}\n{trace}"));
         }
         let mut line = Map::new();
         for (field, name) in &self.fields {
             line.insert(name.clone(), value(field).unwrap_or(Value::Null));
         }
         line.extend(self.static_fields.clone());
-        for (name, value) in &record.fields {
+        if let Some(trace) = trace {
+            line.entry("exc_info").or_insert_with(|| trace.into());
+        }
+        for (name, value) in record.fields.iter().filter(|(name, _)| *name != BACKTRACE) {
             line.entry(name).or_insert_with(|| value.clone());
         }
         Value::Object(line).to_string()
+    }
+
+    /// `log.traceback_level`: errors that something caused come with a trace, at `DEBUG` only where debug lines do.
+    fn shows_trace(&self, record: &Record) -> bool {
+        let is_shown = |debugs: &Targets| debugs.would_enable(&record.target, &Level::DEBUG);
+        record.level == Level::ERROR && !record.causes.is_empty() && self.debugs.as_ref().is_none_or(is_shown)
     }
 
     fn asctime(&self, now: &Zoned) -> String {
@@ -153,7 +219,8 @@ impl Format {
             "asctime" => json!(self.asctime(now)),
             "levelname" => json!(level_name(record.level)),
             "levelno" => json!(level_number(record.level)),
-            "message" => json!(record.message),
+            "message" if self.is_json => json!(record.message),
+            "message" => json!(record.text()),
             "name" => json!(logger(&record.target)),
             "pathname" => json!(record.file.unwrap_or_default()),
             "filename" => json!(record.file.and_then(|file| file.rsplit('/').next()).unwrap_or_default()),
@@ -368,6 +435,51 @@ mod tests {
             line("{type: json, format: '%(levelname)s %(msecs)03d'}"),
             r#"{"levelname":"WARNING","msecs":123,"rule":7}"#
         );
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot apply it")]
+    struct Outer(#[source] std::io::Error);
+
+    fn failure(target: &str, log: &str) -> String {
+        let outer = Outer(std::io::Error::other("disk full"));
+        let mut record = Record::warning(target, "it stays as it was".to_owned());
+        (record.level, record.file, record.line) = (Level::ERROR, Some("src/x.rs"), 7);
+        record.causes = causes(&outer);
+        record.fields.insert("error".to_owned(), json!(chain(&outer)));
+        record.fields.insert("file".to_owned(), json!("a b"));
+        record.fields.insert("rule".to_owned(), json!(3));
+        let now: Zoned = "2026-01-31T12:00:00.123+01:00[+01:00]".parse().unwrap();
+        format(log).0.line(&now, &record)
+    }
+
+    #[test]
+    fn an_error_comes_with_its_trace_as_configured() {
+        let line = "2026-01-31 12:00:00,123 ERROR: it stays as it was: cannot apply it: disk full (file: a b)";
+        let trace = "  at src/x.rs:7 (patroni.api)\n  in rule 3\n  error: cannot apply it\n  caused by: disk full";
+        let with_trace = format!("{line}\n{trace}");
+        let ours = "pgherd::api::server";
+        assert_eq!(failure(ours, "{}"), with_trace);
+        assert_eq!(failure(ours, "{traceback_level: error, level: DEBUG}"), with_trace);
+        assert_eq!(failure(ours, "{traceback_level: DEBUG}"), line);
+        assert_eq!(failure(ours, "{traceback_level: debug, level: DEBUG}"), with_trace);
+        assert_eq!(failure(ours, "{traceback_level: DEBUG, loggers: {patroni.api: DEBUG}}"), with_trace);
+        assert_eq!(failure("pgherd::dcs", "{traceback_level: DEBUG, loggers: {patroni.api: DEBUG}}"), line);
+        let json: Value = serde_json::from_str(&failure(ours, "{type: json, format: [message]}")).unwrap();
+        let wanted = json!({"message": "it stays as it was", "exc_info": trace, "file": "a b", "rule": 3,
+            "error": "cannot apply it: disk full"});
+        assert_eq!(json, wanted);
+        let hidden: Value = serde_json::from_str(&failure(ours, "{type: json, traceback_level: DEBUG}")).unwrap();
+        assert!(hidden.get("exc_info").is_none() && hidden["error"] == "cannot apply it: disk full");
+    }
+
+    #[test]
+    fn what_a_plain_line_has_beside_its_message_is_not_lost() {
+        let mut record = Record::warning("pgherd::api", "an entry is left out".to_owned());
+        record.fields.insert("entry".to_owned(), json!("300.1.1.1"));
+        record.fields.insert("count".to_owned(), json!(2));
+        record.fields.insert("rule".to_owned(), json!(3));
+        assert_eq!(record.text(), "an entry is left out (entry: 300.1.1.1, count: 2)");
     }
 
     #[test]

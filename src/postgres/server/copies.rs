@@ -50,7 +50,7 @@ pub(super) async fn copy(
                 }
             }
             // The server must come back all the same.
-            Err(error) => tracing::error!("Failed to copy logical slots from the primary: {error}"),
+            Err(error) => tracing::error!(%error, "Failed to copy logical slots from the primary"),
         }
     };
     start::restart_after(inner, &plan, cancel, between).await.map(Some)

@@ -36,7 +36,7 @@ pub(super) async fn pre_promote(inner: &Inner, cancel: &CancellationToken) -> bo
             finished.is_success()
         }
         Err(error) => {
-            tracing::error!("pre_promote script `{command}` failed: {error}");
+            tracing::error!(%error, "pre_promote script `{command}` failed");
             false
         }
     }

@@ -136,7 +136,7 @@ async fn before_stop(inner: &Inner, cancel: &CancellationToken) -> Result<(), Pg
     match ran {
         Ok(finished) => tracing::info!("before_stop script `{command}` exited with {}", finished.code_text()),
         Err(PgError::Cancelled) => return Err(PgError::Cancelled),
-        Err(error) => tracing::error!("before_stop script `{command}` failed: {error}"),
+        Err(error) => tracing::error!(%error, "before_stop script `{command}` failed"),
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ impl Keeper {
             match self.advance(site, database, &slots).await {
                 Ok(broken) => is_news |= broken,
                 Err(error) => {
-                    tracing::error!("Failed to advance replication slots in database {database}: {error}");
+                    tracing::error!(%error, "Failed to advance replication slots in database {database}");
                 }
             }
         }
@@ -91,7 +91,7 @@ impl Keeper {
                 Ok(found) => is_news |= found,
                 Err(error) => {
                     let carrier = &tending.carrier;
-                    tracing::error!("Failed to check {carrier} physical slot on the primary: {error}");
+                    tracing::error!(%error, "Failed to check {carrier} physical slot on the primary");
                 }
             }
         }
