@@ -117,12 +117,13 @@ fn mismatch(cx: &Context<'_>, request: &RestartRequest) -> Option<&'static str> 
 
 /// `15.2` is 150002, `9.6.24` is 90624.
 fn version_number(text: &str) -> Option<u32> {
-    let parts: Vec<u32> = text.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    match parts[..] {
-        [major, minor] if major >= 10 => Some(major * 10_000 + minor),
-        [major, minor, patch] => Some(major * 10_000 + minor * 100 + patch),
-        _ => None,
-    }
+    let parts: Vec<u32> = text.split('.').map(|part| part.trim().parse().ok()).collect::<Option<_>>()?;
+    let (major, rest) = match parts[..] {
+        [major, minor] if major >= 10 => (major, minor),
+        [major, minor, patch] => (major, minor.saturating_mul(100).saturating_add(patch)),
+        _ => return None,
+    };
+    Some(major.saturating_mul(10_000).saturating_add(rest))
 }
 
 fn schedule(cx: &mut Context<'_>, id: u64, mut restart: ScheduledRestart) {
@@ -226,4 +227,25 @@ fn reinitialize(cx: &mut Context<'_>, id: u64, request: ReinitRequest) -> bool {
         instead: Some("reinitialize".into()),
     });
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_number;
+
+    #[test]
+    fn versions_as_numbers() {
+        for (text, number) in [
+            ("15.2", Some(150_002)),
+            ("9.6.24", Some(90_624)),
+            (" 15. 2 ", Some(150_002)),
+            ("9.6", None),
+            ("15", None),
+            ("15.x", None),
+            ("4294967295.1", Some(u32::MAX)),
+            ("10.4294967295.4294967295", Some(u32::MAX)),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
 }

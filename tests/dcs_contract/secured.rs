@@ -112,7 +112,7 @@ async fn without_rights(server: &Server, dcs: &dyn Dcs, sleeper: &mut Sleeper) {
         let seen = dcs.load().await.unwrap_or_else(|error| panic!("{when}: {error:?}")).leader.unwrap();
         assert_eq!(seen.session, session, "the lease is the same");
         assert!(dcs.renew_leader(&seen).await.unwrap());
-        dcs.set_initialize(&format!("{:?}", std::time::Instant::now())).await.expect("it may write");
+        dcs.set_initialize(&format!("{when} {}", seen.version.0)).await.expect("it may write");
     };
     as_root(server).await.user_add("reader", "word", None).await.unwrap();
     // No role at all, then nobody, then one that may only look.

@@ -115,41 +115,45 @@ async fn new_user(cluster: &Cluster, etcd: &EtcdNodes, leader: usize) {
     assert_eq!(cluster.status(leader).await.unwrap()["timeline"], timeline);
 }
 
+/// One is killed, one hangs, the leader moves, the majority goes and comes.
+async fn servers_fail(etcd: &mut EtcdNodes, cluster: &Cluster) {
+    // The server that all members talk to is killed: who has heard of the others goes on.
+    etcd.kill(0);
+    wait_contact(cluster, &[ALL, ONE]).await;
+    let cut_off = last_seen(cluster, PROXY).await;
+    wait_contact(cluster, &[ALL]).await;
+    assert_eq!(last_seen(cluster, PROXY).await, cut_off, "behind a proxy only the proxy is asked");
+    etcd.revive(0);
+    wait_contact(cluster, &[PROXY]).await;
+    assert_untouched(cluster).await;
+
+    // One that only hangs.
+    let leading = etcd.wait_leader();
+    etcd.freeze(leading, true);
+    wait_contact(cluster, &[ALL]).await;
+    etcd.freeze(leading, false);
+    assert_untouched(cluster).await;
+
+    let leading = etcd.wait_leader();
+    etcd.move_leader((leading + 1) % 3);
+    wait_contact(cluster, &[ALL, ONE, PROXY]).await;
+    assert_untouched(cluster).await;
+
+    // Without a majority the key cannot be renewed.
+    etcd.kill(1);
+    etcd.kill(2);
+    wait_in_recovery(cluster, ALL).await;
+    etcd.revive(1);
+    etcd.revive(2);
+    cluster.wait_healthy(LONG).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_servers_may_come_and_go() {
     // Tokens that are not used for two seconds run out.
     let mut etcd = EtcdNodes::start(3, &["--auth-token-ttl", "2"]);
     let mut cluster = born(&etcd).await;
-
-    // The server that all members talk to is killed: who has heard of the others goes on.
-    etcd.kill(0);
-    wait_contact(&cluster, &[ALL, ONE]).await;
-    let cut_off = last_seen(&cluster, PROXY).await;
-    wait_contact(&cluster, &[ALL]).await;
-    assert_eq!(last_seen(&cluster, PROXY).await, cut_off, "behind a proxy only the proxy is asked");
-    etcd.revive(0);
-    wait_contact(&cluster, &[PROXY]).await;
-    assert_untouched(&cluster).await;
-
-    // One that only hangs.
-    let leading = etcd.wait_leader();
-    etcd.freeze(leading, true);
-    wait_contact(&cluster, &[ALL]).await;
-    etcd.freeze(leading, false);
-    assert_untouched(&cluster).await;
-
-    let leading = etcd.wait_leader();
-    etcd.move_leader((leading + 1) % 3);
-    wait_contact(&cluster, &[ALL, ONE, PROXY]).await;
-    assert_untouched(&cluster).await;
-
-    // Without a majority the key cannot be renewed.
-    etcd.kill(1);
-    etcd.kill(2);
-    wait_in_recovery(&cluster, ALL).await;
-    etcd.revive(1);
-    etcd.revive(2);
-    cluster.wait_healthy(LONG).await;
+    servers_fail(&mut etcd, &cluster).await;
     let leader = cluster.leader().await.unwrap();
 
     enable_authentication(&mut etcd, "/service/");

@@ -52,7 +52,8 @@ fn is_due(cx: &mut Context<'_>, request: &FailoverKey) -> bool {
         clean_up(cx, request);
         return false;
     };
-    let due = due(cx, action_name(Some(request)), moment.as_millisecond(), &text);
+    let what = action_name(Some(request)).trim_start_matches("manual ");
+    let due = due(cx, what, moment.as_millisecond(), &text);
     if due == Due::Stale {
         clean_up(cx, request);
     }
