@@ -12,13 +12,13 @@ mod unprivileged;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgherd::cluster::slots::Situation;
-use pgherd::cluster::{Divergence, Lsn, Rewound, Timeline, Upstream, WantedSlot};
+use pgherd::cluster::{Divergence, Lsn, Rewound, SlotSync, Timeline, Upstream, WantedSlot};
 use pgherd::config::{BootstrapConfig, PostgresConfig, Secret};
 use pgherd::postgres::replication::{Replication, Target};
 use pgherd::postgres::site::Session;
-use pgherd::postgres::slots;
-use pgherd::postgres::{ClonePlan, PgError, bootstrap, clone, crash_recovery, process_tree, rewind, waldump};
+use pgherd::postgres::{
+    ClonePlan, PgError, bootstrap, clone, crash_recovery, process_tree, query, rewind, slots, waldump,
+};
 use rig::{Node, PASSWORD, bootstrap_config, cancel};
 use serde_json::json;
 use unprivileged::run;
@@ -135,23 +135,23 @@ fn a_standby_is_cloned_and_its_slot_kept() {
 
         let client = a.client().await;
         let no_other = |_| async { Err::<Session, _>(PgError::Refused("no other database".to_owned())) };
-        let now = Situation { version: 150_000, is_primary: true, is_led: false, may_drop: true };
+        let only = |wanted: &[WantedSlot]| SlotSync { wanted: wanted.to_vec(), may_drop: true, is_led: false };
         let want = |name: &str, advance_to| WantedSlot {
             name: name.to_owned(),
             advance_to,
             expected_active: Some(false),
             ..WantedSlot::default()
         };
-        slots::sync(&client, &[want("b", None), want("old", None)], now, no_other).await.unwrap();
-        let found = slots::existing(&client, 150_000).await.unwrap();
+        slots::sync(&client, &only(&[want("b", None), want("old", None)]), no_other).await.unwrap();
+        let found = query::slots(&client).await.unwrap().slots;
         let before = found.iter().find(|slot| slot.name == "b").unwrap().restart_lsn.unwrap();
 
         a.execute("INSERT INTO t SELECT generate_series(1, 1000)").await;
         let end: String = client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
         let end: Lsn = end.parse().unwrap();
         assert!(end > before);
-        slots::sync(&client, &[want("b", Some(end))], now, no_other).await.unwrap();
-        let found = slots::existing(&client, 150_000).await.unwrap();
+        slots::sync(&client, &only(&[want("b", Some(end))]), no_other).await.unwrap();
+        let found = query::slots(&client).await.unwrap().slots;
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].restart_lsn, Some(end));
 
@@ -175,15 +175,15 @@ fn a_logical_slot_is_made_in_its_database() {
             let site = &a.site;
             async move { site.connect(&params).await }
         };
-        let now = Situation { version: 150_000, is_primary: true, is_led: false, may_drop: true };
+        let only = |wanted: &[WantedSlot]| SlotSync { wanted: wanted.to_vec(), may_drop: true, is_led: false };
         let logical = Some(("app".to_owned(), "pgoutput".to_owned()));
         let wanted = [WantedSlot { name: "feed".to_owned(), logical, ..WantedSlot::default() }];
         let client = a.client().await;
-        slots::sync(&client, &wanted, now, connect).await.unwrap();
-        let found = slots::existing(&client, 150_000).await.unwrap();
+        slots::sync(&client, &only(&wanted), connect).await.unwrap();
+        let found = query::slots(&client).await.unwrap().slots;
         assert_eq!(found[0].database.as_deref(), Some("app"));
-        slots::sync(&client, &[], now, connect).await.unwrap();
-        assert_eq!(slots::existing(&client, 150_000).await.unwrap(), []);
+        slots::sync(&client, &only(&[]), connect).await.unwrap();
+        assert_eq!(query::slots(&client).await.unwrap().slots, []);
     });
 }
 

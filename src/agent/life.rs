@@ -1,6 +1,7 @@
 //! The whole life of an agent: settings, log, ports, loop, signals, end.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -120,7 +121,8 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let hooks = tokio::spawn(serve_signals(signals, Arc::clone(&board)));
     notify.ready();
 
-    let ended = runner.run(leave).await;
+    // On a thread of the runtime: what arrives from a socket then wakes no other thread.
+    let ended = tokio::spawn(runner.run(leave)).await.unwrap_or_else(|died| resume_unwind(died.into_panic()));
 
     notify.stopping();
     server.settle_callbacks(CALLBACK_LIMIT).await;

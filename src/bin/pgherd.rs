@@ -4,15 +4,18 @@
 use std::error::Error;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use pgherd::agent::cli::{Cli, Command};
 use pgherd::agent::validate::{self, Verdict};
 use pgherd::agent::{generate, guard, init, life, store};
 use pgherd::demo;
 
-/// The loop has a thread of its own besides. One more than the least, so that one that is held up (by a disk that
-/// hangs) does not stop the other.
+/// One more than the least, so that one that is held up (by a disk that hangs) does not stop the other.
 const AGENT_THREADS: usize = 2;
+
+/// Files are read on a thread of their own, in every cycle: it is kept from one to the next.
+const FILE_THREAD_KEPT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     match run(Cli::read()) {
@@ -45,7 +48,7 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if cli.command.is_none() {
         // An agent waits for most of its life: a thread for each of many processors would only take memory.
-        runtime.worker_threads(AGENT_THREADS);
+        runtime.worker_threads(AGENT_THREADS).thread_keep_alive(FILE_THREAD_KEPT);
     }
     let runtime = runtime.enable_all().build()?;
     if cli.generate_config || cli.generate_sample_config {

@@ -1,7 +1,11 @@
 //! All questions to the local server, with the types of their answers. Columns of views are taken by name out of JSON,
-//! so that one text serves every version.
+//! so that one text serves every version. Questions of every cycle name the types of their parameters, so that they are
+//! asked in one round trip; a statement prepared by name takes three.
+
+use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use crate::cluster::{Lsn, Monitor, SlotState, Timeline, WalReceiver, WalSender};
@@ -29,13 +33,12 @@ pub struct Answer {
     pub version: u32,
 }
 
+/// All slots but those of sessions, `NULL` if there are none.
+const SLOTS: &str = "(SELECT pg_catalog.json_agg(s) FROM pg_catalog.pg_replication_slots s WHERE NOT s.temporary)";
+
 /// One row of everything. Functions that fail on one side of a promotion are guarded by the same test.
 fn monitor_text(include: Include) -> String {
-    let slots = if include.slots {
-        "(SELECT pg_catalog.json_agg(s) FROM pg_catalog.pg_replication_slots s WHERE NOT s.temporary)"
-    } else {
-        "NULL::json"
-    };
+    let slots = if include.slots { SLOTS } else { "NULL::json" };
     let senders = if include.senders {
         "(SELECT pg_catalog.json_agg(w) FROM pg_catalog.pg_stat_replication w WHERE w.state = 'streaming')"
     } else {
@@ -66,7 +69,7 @@ fn monitor_text(include: Include) -> String {
 
 /// Asks everything that a cycle needs, in one statement.
 pub async fn monitor(client: &Client, include: Include) -> Result<Answer, Error> {
-    let row = client.query_one(&monitor_text(include), &[]).await?;
+    let row = client.query_typed_one(&monitor_text(include), &[]).await?;
     let lsn = |column: usize| {
         let text: Option<String> = row.try_get(column)?;
         Ok::<_, Error>(text.and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO))
@@ -169,7 +172,7 @@ pub async fn settings(client: &Client) -> Result<Vec<Live>, Error> {
     let query = "SELECT pg_catalog.lower(s.name), COALESCE(s.setting, ''), \
                  COALESCE(pg_catalog.current_setting(s.name, true), ''), COALESCE(s.unit, ''), s.vartype, s.context, \
                  s.source, COALESCE(s.sourcefile, ''), s.pending_restart FROM pg_catalog.pg_settings s";
-    client.query(query, &[]).await?.iter().map(live_of).collect()
+    client.query_typed(query, &[]).await?.iter().map(live_of).collect()
 }
 
 fn live_of(row: &Row) -> Result<Live, Error> {
@@ -186,41 +189,61 @@ fn live_of(row: &Row) -> Result<Live, Error> {
     })
 }
 
-/// Recovery settings by name; `config_file` is ours, whatever comes from elsewhere is the operator's.
-pub async fn recovery(client: &Client, names: &[&str], config_file: &str) -> Result<Vec<(String, Setting)>, Error> {
+/// How a standby follows: its recovery settings by name, and its receiver if one runs. `config_file` is ours, whatever
+/// comes from elsewhere is the operator's.
+pub async fn following(
+    client: &Client,
+    names: &[&str],
+    config_file: &str,
+) -> Result<(BTreeMap<String, Setting>, Option<WalReceiver>), Error> {
     let query = "SELECT s.name, COALESCE(pg_catalog.current_setting(s.name, true), ''), s.context = 'postmaster', \
-                 COALESCE(s.sourcefile, '') NOT IN ('', $2) \
-                 FROM pg_catalog.pg_settings s WHERE s.name = ANY ($1)";
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let rows = client.query(query, &[&names, &config_file]).await?;
-    rows.iter()
-        .map(|row| {
-            let setting =
-                Setting { value: row.try_get(1)?, needs_restart: row.try_get(2)?, is_operators: row.try_get(3)? };
-            Ok((row.try_get(0)?, setting))
-        })
-        .collect()
-}
-
-/// The receiver of a standby, if one runs.
-pub async fn receiver(client: &Client) -> Result<Option<WalReceiver>, Error> {
-    let query = "SELECT pg_catalog.row_to_json(v) FROM pg_catalog.pg_stat_wal_receiver v";
-    let row = client.query_opt(query, &[]).await?;
-    let receiver: Option<Value> = row.map(|row| row.try_get(0)).transpose()?;
-    Ok(receiver.as_ref().map(receiver_of))
+                 COALESCE(s.sourcefile, '') NOT IN ('', $2), NULL::json \
+                 FROM pg_catalog.pg_settings s WHERE s.name = ANY ($1) \
+                 UNION ALL SELECT NULL, '', false, false, pg_catalog.row_to_json(v) \
+                 FROM pg_catalog.pg_stat_wal_receiver v";
+    let rows = client.query_typed(query, &[(&names, Type::TEXT_ARRAY), (&config_file, Type::TEXT)]).await?;
+    let (mut settings, mut receiver) = (BTreeMap::new(), None);
+    for row in &rows {
+        match row.try_get(0)? {
+            Some(name) => {
+                let setting =
+                    Setting { value: row.try_get(1)?, needs_restart: row.try_get(2)?, is_operators: row.try_get(3)? };
+                settings.insert(name, setting);
+            }
+            None => receiver = row.try_get::<_, Option<Value>>(4)?.as_ref().map(receiver_of),
+        }
+    }
+    Ok((settings, receiver))
 }
 
 /// When the server last read its files, as text: another text after a reload.
 pub async fn load_time(client: &Client) -> Result<String, Error> {
-    client.query_one("SELECT pg_catalog.pg_conf_load_time()::text", &[]).await?.try_get(0)
+    client.query_typed_one("SELECT pg_catalog.pg_conf_load_time()::text", &[]).await?.try_get(0)
 }
 
-/// Whether the server is in recovery, and its version.
-pub async fn situation(client: &Client) -> Result<(bool, u32), Error> {
-    let query = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::int4";
-    let row = client.query_one(query, &[]).await?;
+/// The slots of a server, and what decides what may be done with them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slots {
+    /// It is a standby.
+    pub in_recovery: bool,
+    /// Version, 150018.
+    pub version: u32,
+    /// All but those of sessions.
+    pub slots: Vec<SlotState>,
+}
+
+/// Asks for the slots.
+pub async fn slots(client: &Client) -> Result<Slots, Error> {
+    let query = format!(
+        "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('server_version_num')::int4, {SLOTS}"
+    );
+    let row = client.query_typed_one(&query, &[]).await?;
     let version: i32 = row.try_get(1)?;
-    Ok((row.try_get(0)?, u32::try_from(version).unwrap_or_default()))
+    Ok(Slots {
+        in_recovery: row.try_get(0)?,
+        version: u32::try_from(version).unwrap_or_default(),
+        slots: each(row.try_get(2)?, slot_of),
+    })
 }
 
 /// Resumes paused WAL replay.
@@ -238,7 +261,7 @@ pub async fn replication(client: &Client) -> Result<Vec<Value>, Error> {
     let query = "SELECT pg_catalog.json_agg(pg_catalog.json_build_object('usename', w.usename, 'application_name', \
                  w.application_name, 'client_addr', w.client_addr, 'state', w.state, 'sync_state', w.sync_state, \
                  'sync_priority', w.sync_priority)) FROM pg_catalog.pg_stat_replication w";
-    let rows: Option<Value> = client.query_one(query, &[]).await?.try_get(0)?;
+    let rows: Option<Value> = client.query_typed_one(query, &[]).await?.try_get(0)?;
     Ok(match rows {
         Some(Value::Array(rows)) => rows,
         _ => Vec::new(),

@@ -28,7 +28,6 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cluster::slots::Situation;
 use crate::cluster::{
     ControlData, DataDir, HistoryLine, InstanceState, PendingValue, Role, SlotTending, State, Timeline, Unfinished,
     Upstream,
@@ -36,7 +35,7 @@ use crate::cluster::{
 use crate::config::{BootstrapConfig, PostgresConfig};
 
 use super::callbacks::Callbacks;
-use super::connection::{self, CONNECT_LIMIT, Failure, Sessions};
+use super::connection::{self, CONNECT_LIMIT, Failure, Session, Sessions};
 use super::process::{self, Postmaster};
 use super::site::Site;
 use super::slots::keeper::Keeper;
@@ -201,6 +200,14 @@ impl Inner {
         match timeout(limit, asked).await {
             Ok(answer) => answer,
             Err(_) => Err(Failure::Silent(format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// A kept connection, for more than one question, or a new one. One that still works is to be given back.
+    async fn session(&self) -> Result<Session, PgError> {
+        match self.sessions.take() {
+            Some(session) => Ok(session),
+            None => self.site.connect(&self.site.superuser_params()).await,
         }
     }
 
@@ -412,15 +419,15 @@ impl Postgres for Server {
 
     async fn sync_slots(&self, sync: &SlotSync) -> Result<(), PgError> {
         let site = &self.inner.site;
-        let (in_recovery, version) = self.inner.ask(ASK_LIMIT, |client| Box::pin(query::situation(client))).await?;
-        let session = site.connect(&site.superuser_params()).await?;
-        let situation = Situation { version, is_primary: !in_recovery, is_led: sync.is_led, may_drop: sync.may_drop };
+        let session = self.inner.session().await?;
         let elsewhere = |database: String| async move {
             let mut params = site.superuser_params();
             params.dbname = Some(database);
             site.connect(&params).await
         };
-        slots::sync(&session, &sync.wanted, situation, elsewhere).await
+        slots::sync(&session, sync, elsewhere).await?;
+        self.inner.sessions.give(session);
+        Ok(())
     }
 
     fn tend_slots(&self, tending: &SlotTending) {

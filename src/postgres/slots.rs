@@ -9,63 +9,33 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
+use crate::cluster::SlotSync;
 use crate::cluster::slots::{Situation, SlotStep, plan};
-use crate::cluster::{SlotState, WantedSlot};
 
-use super::PgError;
 use super::site::describe;
+use super::{PgError, query};
 
 /// How long one statement about slots may take; dropping a slot waits for nothing, advancing one reads WAL.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Reads the server's slots, those of sessions excepted.
-pub async fn existing(client: &Client, version: u32) -> Result<Vec<SlotState>, PgError> {
-    let wal_status = if version >= 130_000 { "wal_status" } else { "NULL" };
-    let (failover, synced) = if version >= 170_000 { ("failover", "synced") } else { ("false", "false") };
-    let persistent = if version >= 100_000 { "WHERE NOT temporary" } else { "" };
-    let query = format!(
-        "SELECT slot_name::text, plugin::text, database::text, xmin::text, catalog_xmin::text, restart_lsn::text, \
-         confirmed_flush_lsn::text, active, {wal_status}::text, {failover}, {synced} \
-         FROM pg_catalog.pg_replication_slots {persistent}"
-    );
-    let rows = bounded("list of replication slots", client.query(query.as_str(), &[])).await?;
-    let lsn = |text: Option<String>| text.and_then(|text| text.parse().ok());
-    rows.iter()
-        .map(|row| {
-            Ok(SlotState {
-                name: row.try_get(0)?,
-                plugin: row.try_get(1)?,
-                database: row.try_get(2)?,
-                xmin: row.try_get(3)?,
-                catalog_xmin: row.try_get(4)?,
-                restart_lsn: lsn(row.try_get(5)?),
-                confirmed_flush_lsn: lsn(row.try_get(6)?),
-                is_active: row.try_get(7)?,
-                wal_status: row.try_get(8)?,
-                is_failover: row.try_get(9)?,
-                is_synced: row.try_get(10)?,
-            })
-        })
-        .collect::<Result<_, tokio_postgres::Error>>()
-        .map_err(|error| PgError::Query(error.to_string()))
-}
-
 /// Brings the server's slots to what is wanted. One step that fails is logged and does not stop the others; the whole
 /// is asked for again at the next cycle anyway. `connect` opens a connection to another database.
-pub async fn sync<C, F, S>(
-    client: &Client,
-    wanted: &[WantedSlot],
-    situation: Situation,
-    connect: C,
-) -> Result<(), PgError>
+pub async fn sync<C, F, S>(client: &Client, sync: &SlotSync, connect: C) -> Result<(), PgError>
 where
     C: Fn(String) -> F,
     F: Future<Output = Result<S, PgError>>,
     S: Deref<Target = Client>,
 {
-    let existing = existing(client, situation.version).await?;
-    for step in plan(&existing, wanted, situation) {
+    let found = bounded("list of replication slots", query::slots(client)).await?;
+    let situation = Situation {
+        version: found.version,
+        is_primary: !found.in_recovery,
+        is_led: sync.is_led,
+        may_drop: sync.may_drop,
+    };
+    for step in plan(&found.slots, &sync.wanted, situation) {
         match &step {
             SlotStep::Drop { name, why, is_warning } => {
                 match is_warning {
@@ -80,7 +50,7 @@ where
                 } else {
                     "SELECT pg_catalog.pg_create_physical_replication_slot($1)"
                 };
-                if let Err(error) = bounded(query, client.execute(query, &[name])).await {
+                if let Err(error) = bounded(query, client.execute_typed(query, &[(name, Type::NAME)])).await {
                     tracing::error!(%error, "Failed to create physical replication slot '{name}'");
                 }
             }
@@ -94,9 +64,10 @@ where
                 }
             }
             SlotStep::Advance { name, to } => {
-                let query = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::text::pg_catalog.pg_lsn)";
-                let done = bounded(query, client.execute(query, &[name, &to.to_string()])).await;
-                if let Err(error) = done {
+                let query = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.pg_lsn)";
+                let position = to.to_string();
+                let values: [(&(dyn ToSql + Sync), Type); 2] = [(name, Type::NAME), (&position, Type::TEXT)];
+                if let Err(error) = bounded(query, client.execute_typed(query, &values)).await {
                     tracing::error!(%error, "Error while advancing replication slot {name} to position '{to}'");
                 }
             }

@@ -1,6 +1,5 @@
 //! The task that follows the cluster's keys: it says when something happened, and keeps the cache.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +25,8 @@ pub(super) struct Watcher {
     timing: watch::Receiver<Timing>,
     changes: watch::Sender<u64>,
     cache: Arc<Cache>,
-    keys: BTreeMap<String, KeyValue>,
+    /// In the order of their names.
+    keys: Vec<KeyValue>,
     view: Option<Arc<ClusterView>>,
     next_discovery: Instant,
 }
@@ -40,7 +40,7 @@ impl Watcher {
         changes: watch::Sender<u64>,
         cache: Arc<Cache>,
     ) -> Self {
-        let (keys, view, next_discovery) = (BTreeMap::new(), None, Instant::now());
+        let (keys, view, next_discovery) = (Vec::new(), None, Instant::now());
         Self { pool, layout, me, timing, changes, cache, keys, view, next_discovery }
     }
 
@@ -77,8 +77,8 @@ impl Watcher {
             }
         };
         let revision = revision(range.header.as_ref());
-        let keys = range.kvs.into_iter().filter_map(key_value).map(|kv| (kv.key.clone(), kv));
-        self.keys = keys.collect();
+        self.keys = range.kvs.into_iter().filter_map(key_value).collect();
+        self.keys.sort_by(|a, b| a.key.cmp(&b.key));
         let view = self.compare();
         self.cache.begun(view, revision);
         self.discover_if_due().await;
@@ -144,14 +144,12 @@ impl Watcher {
             let is_deleted = event.r#type == 1;
             let Some(kv) = event.kv.and_then(key_value) else { continue };
             revision = revision.max(kv.mod_revision);
-            let is_old = self.keys.get(&kv.key).is_some_and(|known| known.mod_revision >= kv.mod_revision);
-            if is_old {
-                continue;
-            }
-            if is_deleted {
-                self.keys.remove(&kv.key);
-            } else {
-                self.keys.insert(kv.key.clone(), kv);
+            match (self.keys.binary_search_by(|known| known.key.cmp(&kv.key)), is_deleted) {
+                (Ok(at), _) if self.keys[at].mod_revision >= kv.mod_revision => {}
+                (Ok(at), true) => drop(self.keys.remove(at)),
+                (Ok(at), false) => self.keys[at] = kv,
+                (Err(_), true) => {}
+                (Err(at), false) => self.keys.insert(at, kv),
             }
         }
         let view = self.compare();
@@ -160,8 +158,7 @@ impl Watcher {
 
     /// Tells of what is different now, also after a break in the watch.
     fn compare(&mut self) -> Arc<ClusterView> {
-        let keys: Vec<KeyValue> = self.keys.values().cloned().collect();
-        let view = Arc::new(self.layout.view(&keys));
+        let view = Arc::new(self.layout.view(&self.keys));
         let me = self.me.as_ref().map(MemberName::as_str);
         if self.view.as_ref().is_some_and(|before| wakes::significant(before, &view, me)) {
             self.changes.send_modify(|count| *count += 1);

@@ -58,11 +58,11 @@ pub(super) async fn copy(
 
 /// What can be copied now.
 async fn originals(inner: &Inner, leader: &Upstream, wanted: &[WantedSlot]) -> Result<Vec<Original>, PgError> {
-    let (_, version) = inner.ask(ASK_LIMIT, |client| Box::pin(query::situation(client))).await?;
+    let here = inner.ask(ASK_LIMIT, |client| Box::pin(query::slots(client))).await?;
     let names: Vec<String> = wanted.iter().map(|slot| slot.name.clone()).collect();
     let fetched = async {
         let primary = inner.site.connect(&inner.site.rewind_params(leader)).await?;
-        copy::fetch(&primary, version, &names).await
+        copy::fetch(&primary, here.version, &names).await
     };
     let fetched = fetched.await.map_err(|error| {
         let leader = leader.member.as_ref().map_or("primary", |name| name.as_str());

@@ -52,10 +52,7 @@ async fn current(inner: &Inner, major: u32) -> Result<Answer, PgError> {
     let file = Arc::new(inner.site.config_file().display().to_string());
     let asked = inner.ask(ASK_LIMIT, |client| {
         let (names, file) = (Arc::clone(&names), Arc::clone(&file));
-        Box::pin(async move {
-            let settings = query::recovery(client, &names, &file).await?;
-            Ok((settings.into_iter().collect(), query::receiver(client).await?))
-        })
+        Box::pin(async move { query::following(client, &names, &file).await })
     });
     Ok(asked.await?)
 }
