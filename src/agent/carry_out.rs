@@ -229,6 +229,7 @@ async fn ask_failsafe(runner: &mut Runner, seen: &mut Observation, members: &BTr
         conn_url: runner.node.conn_url.clone(),
         api_url: runner.node.api_url.clone(),
         slots: crate::ha::slot_positions(seen),
+        ttl: Some(runner.settings.ttl.as_secs()),
     };
     // The DCS has taken its time already, and the deadline of the lease comes nearer.
     let limit = (runner.settings.ttl / 6).min(FAILSAFE_LIMIT);

@@ -359,6 +359,7 @@ impl Runner {
             conn_url: ping.conn_url,
             api_url: ping.api_url,
             slots: ping.slots,
+            ttl_ms: ping.ttl.map(|seconds| seconds.saturating_mul(1000)),
             at_ms: self.ms(at),
         });
         seen.leads_until_ms = self.lease.leads_until().map(|until| self.ms(until));

@@ -169,4 +169,7 @@ pub struct FailsafePing {
     /// Its slots with their positions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<BTreeMap<String, Lsn>>,
+    /// How long it counts on an acceptance, in seconds: its `ttl`. Patroni does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
 }

@@ -86,11 +86,11 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
 /// In failsafe mode a primary without DCS that can reach us goes on leading, whatever the DCS says; and a member the
 /// last leader did not count must not race.
 fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
-    if !cx.settings().failsafe_mode {
-        return false;
-    }
     if has_promised(cx) {
         return true;
+    }
+    if !cx.settings().failsafe_mode {
+        return false;
     }
     let uncounted = is_uncounted(cx, cx.me());
     if uncounted {

@@ -63,15 +63,19 @@ pub struct FailsafeLeader {
     /// Where its slots are, and under the name of its own slot where it is itself.
     #[serde(default)]
     pub slots: Option<BTreeMap<String, Lsn>>,
+    /// For how long it counts on our promise, as it told us.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
     /// When it told us so, monotonic.
     pub at_ms: u64,
 }
 
 impl FailsafeLeader {
-    /// What it was promised counts still.
+    /// What it was promised counts still: also when the `ttl` has been changed or failsafe mode been switched off since,
+    /// for the primary that cannot reach the DCS knows nothing of that.
     pub fn is_promised(&self, seen: &Observation) -> bool {
         let ttl_ms = u64::try_from(seen.settings.ttl.as_millis()).unwrap_or(u64::MAX);
-        seen.settings.failsafe_mode && seen.now_ms.saturating_sub(self.at_ms) < ttl_ms
+        seen.now_ms.saturating_sub(self.at_ms) < self.ttl_ms.unwrap_or_default().max(ttl_ms)
     }
 }
 

@@ -318,7 +318,7 @@ async fn failsafe_pings() {
     let server = Running::start(node, &config()).await;
     let api_url = format!("http://{}/patroni", server.address);
     let client = Client::new(&CtlConfig::default(), Duration::from_secs(10)).unwrap();
-    let ping = FailsafePing { name: "pg1".into(), conn_url: "c".into(), api_url: "a".into(), slots: None };
+    let ping = FailsafePing { name: "pg1".into(), conn_url: "c".into(), api_url: "a".into(), slots: None, ttl: None };
     assert_eq!(client.failsafe(&api_url, &ping).await.unwrap(), Some(Some(Lsn(77))));
     assert_eq!(server.node.done(), [Done::Ping("pg1".into())]);
     assert_eq!(server.said("POST", "/failsafe", r#"{"name": "pg1"}"#).await.0, 400);

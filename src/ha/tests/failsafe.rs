@@ -12,6 +12,7 @@ pub(super) fn told(at_ms: u64) -> FailsafeLeader {
         conn_url: "postgres://10.0.0.1:5432/postgres".into(),
         api_url: "http://10.0.0.1:8008/patroni".into(),
         slots: Some(BTreeMap::from([("a".to_owned(), Lsn(990)), ("kept".to_owned(), Lsn(950))])),
+        ttl_ms: None,
         at_ms,
     }
 }
@@ -100,18 +101,34 @@ fn a_primary_that_was_promised_stands_in_where_the_dcs_knows_no_leader() {
 #[test]
 fn nobody_stands_in_for_longer_than_it_was_promised_nor_beside_a_leader() {
     let old = |seen: &mut Observation| seen.failsafe_ping = Some(told(70_000));
-    let off = |seen: &mut Observation| seen.settings.failsafe_mode = false;
-    for change in [old as fn(&mut Observation), off] {
-        let seen = scene("b", cluster().unlocked().build()).running(false).with(promised).with(change);
-        assert!(matches!(seen.decide().steps[..], [Step::AskPeers(_)]), "{:?}", seen.decide().steps);
-        let lost = scene("b", cluster().build()).running(false).with(promised).with(change).with(without_dcs);
-        assert_eq!(lost.decide().steps, []);
-    }
+    let seen = scene("b", cluster().unlocked().build()).running(false).with(promised).with(old);
+    assert!(matches!(seen.decide().steps[..], [Step::AskPeers(_)]), "{:?}", seen.decide().steps);
+    let lost = scene("b", cluster().build()).running(false).with(promised).with(old).with(without_dcs);
+    assert_eq!(lost.decide().steps, []);
     let locked = scene("b", cluster().leader("c").build()).running(false).with(promised).play(&[follows]);
     assert!(locked.reason.to_string().ends_with("following a leader (c)"), "{}", locked.reason);
     // A primary has promised nothing.
     let primary = scene("b", cluster().unlocked().build()).running(true).with(promised).decide();
     assert!(primary.steps.contains(&Step::AcquireLeader), "{:?}", primary.steps);
+}
+
+/// The primary that cannot reach the DCS counts on what it was told, and by the `ttl` that it knows.
+#[test]
+fn a_promise_outlives_a_change_of_the_settings_that_its_primary_cannot_know_of() {
+    let off = |seen: &mut Observation| seen.settings.failsafe_mode = false;
+    let short = |seen: &mut Observation| {
+        seen.settings.ttl = std::time::Duration::from_secs(4);
+        seen.failsafe_ping.as_mut().unwrap().ttl_ms = Some(30_000);
+    };
+    for change in [off as fn(&mut Observation), short] {
+        let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).with(change).decide();
+        let races = |step: &Step| matches!(step, Step::AskPeers(_) | Step::AcquireLeader);
+        assert!(!decision.steps.iter().any(races), "{:?}", decision.steps);
+    }
+    // What counts by the shorter time for itself is over here only after ours.
+    let long = |seen: &mut Observation| seen.failsafe_ping.as_mut().unwrap().ttl_ms = Some(1_000);
+    let decision = scene("b", cluster().unlocked().build()).running(false).with(promised).with(long).decide();
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::AskPeers(_))), "{:?}", decision.steps);
 }
 
 #[test]
