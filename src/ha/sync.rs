@@ -453,7 +453,7 @@ fn join(names: &[MemberName]) -> String {
 /// What must be settled before a promotion. `Some`: not yet.
 pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
-    if !cx.is_sync_mode() {
+    if !cx.is_sync_mode() && (cx.in_standby_cluster() || view.sync.is_empty()) {
         return None;
     }
     let me = cx.me().clone();
@@ -472,6 +472,11 @@ pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
     if !view.sync.is_leader(&me) || listed != kept {
         return write(cx, SyncState { leader: Some(me), voters: kept, ..SyncState::default() });
     }
+    if !cx.is_sync_mode() {
+        // The mode has just been switched off. Whoever the document names would be electable again as soon as it is
+        // switched on; the primary takes it back altogether.
+        return None;
+    }
     let wanted = names_as_primary(cx, view);
     cx.step(Step::SetSyncNames(wanted.write()));
     None
@@ -480,7 +485,7 @@ pub(super) fn before_promotion(cx: &mut Context<'_>) -> Option<Flow> {
 /// Strictly, whoever may be elected now stays so and is waited for from the first commit on. Else nobody is, until
 /// standbys stream from here. A list for votes, from before the mode changed, has members that lack something.
 fn kept_strictly(cx: &Context<'_>, view: &ClusterView) -> Vec<MemberName> {
-    let strict = cx.settings().synchronous_mode_strict && view.sync.quorum == 0;
+    let strict = cx.is_sync_mode() && cx.settings().synchronous_mode_strict && view.sync.quorum == 0;
     if strict { others(view, cx.me()) } else { Vec::new() }
 }
 

@@ -42,6 +42,10 @@ struct World {
     flushed: [u64; 4],
     streams: [bool; 4],
     acknowledged: u64,
+    /// What each member is tagged with.
+    tags: [serde_json::Map<String, serde_json::Value>; 4],
+    /// Standbys further behind are not waited for.
+    lag_limit: Option<u64>,
 }
 
 impl World {
@@ -67,7 +71,19 @@ impl World {
             flushed: [1000; 4],
             streams: [false, true, true, true],
             acknowledged: 1000,
+            tags: Default::default(),
+            lag_limit: None,
         }
+    }
+
+    /// The cluster as the agents read it.
+    fn read(&self) -> ClusterView {
+        let mut view = self.view.clone();
+        for member in &mut view.members {
+            let tags = &self.tags[NAMES.iter().position(|name| member.name == **name).unwrap()];
+            member.data.insert("tags".into(), tags.clone().into());
+        }
+        view
     }
 
     fn senders(&self) -> Vec<WalSender> {
@@ -86,7 +102,7 @@ impl World {
     }
 
     fn scene(&self, is_primary: bool) -> Scene {
-        let mut scene = scene(NAMES[self.primary], self.view.clone()).running(is_primary);
+        let mut scene = scene(NAMES[self.primary], self.read()).running(is_primary);
         scene.memory = self.memory.clone();
         let seen = &mut scene.seen;
         seen.now_ms = self.now;
@@ -95,6 +111,7 @@ impl World {
         seen.settings.synchronous_mode = self.mode;
         seen.settings.synchronous_mode_strict = self.strict;
         seen.settings.synchronous_node_count = self.count;
+        seen.settings.maximum_lag_on_syncnode_bytes = self.lag_limit;
         let monitor = seen.instance.monitor.as_mut().unwrap();
         monitor.flush_lsn = Lsn(self.flushed[self.primary]);
         monitor.synchronous_standby_names = self.names[self.primary].clone();
@@ -112,7 +129,7 @@ impl World {
             scene.memory = decision.memory.clone();
             self.memory = decision.memory.clone();
             for step in &decision.steps {
-                if matches!(step, Step::WriteSync { .. } | Step::SetSyncNames(_)) {
+                if matches!(step, Step::WriteSync { .. } | Step::DeleteSync(_) | Step::SetSyncNames(_)) {
                     if budget == 0 {
                         self.memory = restarted();
                         return;
@@ -122,7 +139,7 @@ impl World {
                 self.apply(step);
                 self.check(step);
             }
-            scene.seen.view = Snapshot::Read(Box::new(self.view.clone()));
+            scene.seen.view = Snapshot::Read(Box::new(self.read()));
             if !decision.again {
                 return;
             }
@@ -135,6 +152,7 @@ impl World {
             Step::WriteSync { state, .. } => {
                 self.view.sync = SyncState { version: Some(Default::default()), ..state.clone() };
             }
+            Step::DeleteSync(_) => self.view.sync = SyncState::default(),
             Step::SetSyncNames(text) => {
                 let before = std::mem::replace(&mut self.names[self.primary], text.clone().unwrap_or_default());
                 self.fading.push((before, self.now + SETTLE_MS - 1));
@@ -169,6 +187,10 @@ impl World {
     /// The sets of servers, without the primary, that could elect one of them.
     fn electors(&self) -> Vec<Vec<usize>> {
         let sync = &self.view.sync;
+        if sync.is_empty() {
+            // Nothing is promised.
+            return Vec::new();
+        }
         let by_votes = self.mode == SynchronousMode::Quorum || sync.quorum > 0;
         let size = if by_votes { sync.quorum as usize + 1 } else { 1 };
         let may: Vec<usize> = (0..4).filter(|i| *i != self.primary && sync.matches(NAMES[*i])).collect();
@@ -192,8 +214,15 @@ impl World {
     /// The primary dies; some set of electors that is left chooses its best.
     fn fail_over(&mut self, pick: usize) {
         let sets = self.electors();
-        let Some(set) = sets.get(pick % sets.len().max(1)) else { return };
-        let winner = *set.iter().max_by_key(|i| self.flushed[**i]).unwrap();
+        let winner = if self.view.sync.is_empty() {
+            // Anybody, and what was acknowledged is what is there.
+            let winner = (self.primary + 1 + pick % 3) % 4;
+            self.acknowledged = self.flushed[winner];
+            winner
+        } else {
+            let Some(set) = sets.get(pick % sets.len().max(1)) else { return };
+            *set.iter().max_by_key(|i| self.flushed[**i]).unwrap()
+        };
         self.primary = winner;
         self.view =
             ClusterBuilder::new(&NAMES).leader(NAMES[winner]).with(|view| view.sync = self.view.sync.clone()).build();
@@ -209,6 +238,7 @@ impl World {
                     Step::WriteSync { state, .. } => {
                         self.view.sync = SyncState { version: Some(Default::default()), ..state.clone() };
                     }
+                    Step::DeleteSync(_) => self.view.sync = SyncState::default(),
                     Step::SetSyncNames(text) => self.names[winner] = text.clone().unwrap_or_default(),
                     Step::Begin(Task::Promote { .. }) => {
                         self.memory = Memory { role: Some(crate::cluster::Role::Primary), ..decision.memory.clone() };
@@ -222,7 +252,7 @@ impl World {
                     _ => {}
                 }
             }
-            scene.seen.view = Snapshot::Read(Box::new(self.view.clone()));
+            scene.seen.view = Snapshot::Read(Box::new(self.read()));
         }
         panic!("no promotion: {self:?}");
     }
@@ -245,17 +275,32 @@ impl World {
             14 => self.count = 1 + value % 3,
             15 if value.is_multiple_of(4) => self.strict = !self.strict,
             15 => {
-                let quorum = self.mode == SynchronousMode::Quorum;
-                self.mode = if quorum { SynchronousMode::Priority } else { SynchronousMode::Quorum };
+                let modes = [SynchronousMode::Off, SynchronousMode::Priority, SynchronousMode::Quorum];
+                self.mode = modes[value % 3];
             }
+            16 => self.tag(who, value / 4),
+            17 => self.lag_limit = [None, Some(10), Some(300)][value % 3],
             _ => self.memory = restarted(),
         }
         self.acknowledge();
         self.check(&(kind, value));
     }
 
+    fn tag(&mut self, who: usize, value: usize) {
+        let tag = |name: &str, value: serde_json::Value| serde_json::Map::from_iter([(name.to_owned(), value)]);
+        self.tags[who] = match value % 6 {
+            0 => tag("nosync", true.into()),
+            1 => tag("nofailover", true.into()),
+            2 => tag("sync_priority", 2.into()),
+            3 => tag("replicatefrom", NAMES[(who + 1) % 4].into()),
+            _ => serde_json::Map::new(),
+        };
+    }
+
     /// Everybody streams and has everything, and time passes.
     fn calm(&mut self) {
+        self.tags = Default::default();
+        self.lag_limit = None;
         for _ in 0..12 {
             self.streams = [true; 4];
             self.streams[self.primary] = false;
@@ -264,6 +309,9 @@ impl World {
             self.cycle(12);
         }
         let rule = StandbyNames::parse(&self.names[self.primary]);
+        if self.mode == SynchronousMode::Off {
+            return assert!(rule == StandbyNames::default() && self.view.sync.is_empty(), "{self:?}");
+        }
         let wanted = self.count.min(3);
         assert_eq!(rule.number, wanted, "{self:?}");
         assert!(self.view.sync.is_leader(NAMES[self.primary]));
@@ -284,7 +332,7 @@ fn restarted() -> Memory {
 }
 
 fn modes() -> impl Strategy<Value = SynchronousMode> {
-    prop_oneof![Just(SynchronousMode::Priority), Just(SynchronousMode::Quorum)]
+    prop_oneof![Just(SynchronousMode::Off), Just(SynchronousMode::Priority), Just(SynchronousMode::Quorum)]
 }
 
 proptest! {
@@ -295,7 +343,7 @@ proptest! {
         mode in modes(),
         count in 1..4_usize,
         strict in any::<bool>(),
-        events in proptest::collection::vec((0..17_u8, 0..256_usize), 1..60),
+        events in proptest::collection::vec((0..19_u8, 0..256_usize), 1..60),
     ) {
         let mut world = World::new(mode, count, strict);
         for (kind, value) in events {
@@ -329,6 +377,24 @@ fn a_standby_that_may_be_elected_is_prepared_for_it() {
     assert_eq!(names(view(&["b", "c"]), quorum, "ANY 1 (a,c)", true), None);
     assert_eq!(names(view(&["c"]), quorum, "ANY 1 (a,c)", true), Some(None));
     assert_eq!(names(view(&["b", "c"]), SynchronousMode::Off, "mine", false), None, "the operator's own");
+}
+
+/// The mode has just been switched off, and will be on again before anybody has taken `/sync` back.
+#[test]
+fn a_document_left_from_synchronous_mode_is_the_new_primarys_alone() {
+    let sync = SyncState { leader: Some("a".into()), quorum: 1, voters: vec!["b".into(), "c".into()], version: None };
+    let view = ClusterBuilder::new(&["a", "b", "c"]).leader("b").with(|view| view.sync = sync).build();
+    let mut scene = scene("b", view).running(false);
+    scene.memory.role = Some(crate::cluster::Role::Replica);
+    scene.seen.done.renewal = Some(LockOutcome::Kept);
+    let decision = scene.decide();
+    let alone = SyncState { leader: Some("b".into()), ..SyncState::default() };
+    assert_eq!(decision.steps.last(), Some(&Step::WriteSync { state: alone.clone(), expected: None }));
+    assert!(!decision.steps.iter().any(|step| matches!(step, Step::Begin(_))), "{decision:?}");
+    let Snapshot::Read(view) = &mut scene.seen.view else { panic!() };
+    view.sync = alone;
+    let decision = scene.decide();
+    assert!(decision.steps.iter().any(|step| matches!(step, Step::Begin(Task::Promote { .. }))), "{decision:?}");
 }
 
 #[test]
