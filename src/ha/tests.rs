@@ -597,8 +597,13 @@ fn an_empty_data_directory_is_bootstrapped_or_cloned() {
     let decision = scene("d", cluster().build()).decide();
     assert_eq!(decision.reason.to_string(), "trying to bootstrap from leader 'a'");
     let view = cluster().member_field("c", "tags", json!({"clonefrom": true})).build();
-    let decision = scene("d", view).decide();
+    let decision = scene("d", view.clone()).decide();
     assert_eq!(decision.reason.to_string(), "trying to bootstrap from replica 'c'");
+    // Whoever may be elected as soon as it is back must not begin with less than what was acknowledged.
+    let mut named = view;
+    named.sync = SyncState { leader: Some("a".into()), voters: vec!["d".into()], ..SyncState::default() };
+    let decision = scene("d", named).decide();
+    assert_eq!(decision.reason.to_string(), "trying to bootstrap from leader 'a'");
 }
 
 #[test]

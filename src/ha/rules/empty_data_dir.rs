@@ -105,6 +105,9 @@ fn clone(cx: &mut Context<'_>, source: Option<Upstream>, from: String) -> Option
 pub(in crate::ha) fn clone_source(cx: &Context<'_>, from_leader: bool) -> Option<(Upstream, String)> {
     let view = cx.view()?;
     let me = cx.me();
+    // Whom `/sync` names may be elected as soon as it runs again: what it starts from must have every acknowledged
+    // commit.
+    let from_leader = from_leader || (cx.is_sync_active() && view.sync.is_voter(me));
     let offers = |member: &&Member| {
         member.name != *me
             && !view.has_lock(&member.name)
