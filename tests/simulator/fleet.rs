@@ -32,6 +32,17 @@ pub(crate) struct Local {
     pub(crate) rewind_fails: bool,
 }
 
+/// An agent, or its whole machine, dies between two steps of a decision.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Interrupt {
+    /// So many deeds are done before.
+    pub(crate) deeds: usize,
+    /// The server dies with the agent.
+    pub(crate) takes_server: bool,
+    /// The agent is started again after this time; never by itself if the machine is gone.
+    pub(crate) back_after: Duration,
+}
+
 /// The part that moves.
 #[derive(Debug)]
 pub(crate) struct Moving {
@@ -52,6 +63,15 @@ pub(crate) struct Moving {
     /// The next starts of a member fail, or take this long.
     pub(crate) failing_starts: Vec<u32>,
     pub(crate) slow_start: Vec<Duration>,
+    /// Stops of a member take so much longer.
+    pub(crate) slow_stop: Vec<Duration>,
+    /// The next `pre_promote` scripts of a member say no.
+    pub(crate) failing_pre_promotes: Vec<u32>,
+    /// What members are tagged with at present, and since when they have been barred from being elected.
+    pub(crate) tags: Vec<Tags>,
+    pub(crate) barred_since: Vec<Option<Instant>>,
+    /// Members whose agent is killed between two steps of a decision.
+    pub(crate) interrupts: Vec<Option<Interrupt>>,
     /// When a suspended machine went on.
     pub(crate) thawed: Vec<Option<Instant>>,
     /// Members an operator has asked to throw their data away, and members that are allowed to promote by hand.
@@ -85,6 +105,8 @@ pub(crate) struct Fleet {
 impl Fleet {
     pub(crate) fn new(names: &[&str], locals: Vec<Local>, store: MemoryStore, chance: Chance) -> Arc<Self> {
         let n = names.len();
+        let tags: Vec<Tags> = locals.iter().map(|local| local.tags.clone()).collect();
+        let barred_since = tags.iter().map(|tags| tags.nofailover().then(Instant::now)).collect();
         Arc::new(Self {
             names: names.iter().map(|name| MemberName::from(*name)).collect(),
             locals,
@@ -103,6 +125,11 @@ impl Fleet {
                 is_dcs_stopped: false,
                 failing_starts: vec![0; n],
                 slow_start: vec![Duration::ZERO; n],
+                slow_stop: vec![Duration::ZERO; n],
+                failing_pre_promotes: vec![0; n],
+                tags,
+                barred_since,
+                interrupts: vec![None; n],
                 thawed: vec![None; n],
                 reinit_asked: vec![false; n],
                 by_hand: vec![None; n],
@@ -144,6 +171,26 @@ impl Fleet {
             server.end(false);
         }
         self.notify[who].notify_one();
+    }
+
+    /// A disk is lost, and with it what was written nowhere else.
+    pub(crate) fn lose_disk(&self, who: usize) {
+        self.kill(who);
+        let mut moving = self.moving();
+        let life = moving.servers[who].life + 1;
+        moving.servers[who] = Server { life, ..Server::default() };
+        let Moving { servers, acknowledged, .. } = &mut *moving;
+        acknowledged.retain(|row| servers.iter().any(|server| server.wal.binary_search(row).is_ok()));
+        drop(moving);
+        self.notify[who].notify_one();
+    }
+
+    /// Other tags in a member's own configuration.
+    pub(crate) fn tag(&self, who: usize, tags: Tags) {
+        let mut moving = self.moving();
+        let before = moving.barred_since[who];
+        moving.barred_since[who] = tags.nofailover().then(|| before.unwrap_or_else(Instant::now));
+        moving.tags[who] = tags;
     }
 
     /// One moment of everything that servers do by themselves.

@@ -13,6 +13,8 @@ use crate::sabotage::{Sabotage, TOO_SLOW};
 use crate::seeds::KNOWN;
 use crate::world::{Outcome, Plan, World};
 
+mod whims;
+
 /// The DCS's clock and a member's differ by at most this, in thousandths. The lease's deadline leaves a sixth.
 const DRIFT: u64 = 100;
 
@@ -40,8 +42,14 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     world.fleet.moving().has_archive = chance.percent(75);
     world.until("birth", Duration::from_secs(120), World::is_healthy).await?;
     world.pass(Duration::from_secs(5)).await?;
-    let mut lot = Lot { chance, config, is_paused: false, outages, votes: Chance::new(seed ^ (u64::MAX / 3)) };
+    let votes = Chance::new(seed ^ (u64::MAX / 3));
+    let mut whims = Chance::new(seed ^ (u64::MAX / 5));
+    let has_whims = whims.percent(50) && !KNOWN.contains(&seed);
+    let mut lot = Lot { chance, config, is_paused: false, outages, votes, whims, is_disk_lost: false };
     for _ in 0..4 + lot.chance.below(8) {
+        if has_whims && lot.whims.percent(50) {
+            lot.whim(&mut world).await?;
+        }
         if failsafe && lot.outages.percent(20) {
             lot.outage(&mut world).await?;
         }
@@ -147,6 +155,9 @@ struct Lot {
     outages: Chance,
     /// Draws whether and how a vote is split at the end.
     votes: Chance,
+    /// Draws what happens in every other world only: see its module.
+    whims: Chance,
+    is_disk_lost: bool,
 }
 
 impl Lot {
@@ -371,6 +382,8 @@ impl Lot {
         let is_calm = self.outages.percent(50);
         if is_calm {
             self.everybody_hears(world).await?;
+            // An agent that is started without the DCS knows nobody to ask.
+            world.fleet.moving().interrupts.fill(None);
         }
         let ttl = self.config["ttl"].as_u64().unwrap();
         let time = Duration::from_millis(1_000 * ttl + self.outages.below(1_000 * ttl));
@@ -451,6 +464,9 @@ impl Lot {
             let mut moving = world.fleet.moving();
             moving.slow_start.fill(Duration::ZERO);
             moving.failing_starts.fill(0);
+            moving.slow_stop.fill(Duration::ZERO);
+            moving.failing_pre_promotes.fill(0);
+            moving.interrupts.fill(None);
             (moving.delay_ms, moving.loss_percent, moving.lag_percent) = (5, 0, 0);
         }
         for who in 0..world.len() {

@@ -1,6 +1,7 @@
 //! One member's processes besides PostgreSQL: its agent, the deadline inside the agent, the guard outside.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::{Fleet, Local};
+use crate::fleet::Fleet;
 use crate::port::{Life, SimPostgres, peer_answer};
 use crate::sabotage::Sabotage;
 use crate::store::SimDcs;
@@ -140,31 +141,31 @@ fn accepts(life: &Life, ping: &FailsafePing) -> Result<(), String> {
 }
 
 struct SimConfigure {
-    name: MemberName,
-    local: Local,
+    fleet: Arc<Fleet>,
+    me: usize,
 }
 
 impl Configure for SimConfigure {
     fn configure(&self, dynamic: &Map<String, Value>, before: &Dynamic) -> Configured {
         let (settings, _) = before.after(dynamic);
-        let name = &self.name;
+        let (name, local) = (&self.fleet.names[self.me], &self.fleet.locals[self.me]);
         let node = Node {
             name: name.clone(),
             scope: "sim".into(),
-            tags: self.local.tags.clone(),
+            tags: self.fleet.moving().tags[self.me].clone(),
             conn_url: format!("postgres://{name}:5432/postgres"),
             api_url: format!("http://{name}:8008/patroni"),
             may_bootstrap: true,
             initial_config: dynamic.clone(),
-            remove_on_divergence: self.local.remove_on_divergence,
-            remove_on_rewind_failure: self.local.remove_on_rewind_failure,
+            remove_on_divergence: local.remove_on_divergence,
+            remove_on_rewind_failure: local.remove_on_rewind_failure,
             ..Node::default()
         };
         Configured { settings, postgres: None, node, warnings: Vec::new() }
     }
 
     fn reload(&self) -> Result<bool, String> {
-        Ok(false)
+        Ok(true)
     }
 
     fn keep(&self, _dynamic: &Map<String, Value>) {}
@@ -234,10 +235,10 @@ impl Member {
             dcs: SimDcs::new(fleet, self.me, handle, self.drift),
             postgres: Arc::new(SimPostgres { fleet: Arc::clone(fleet), me: self.me, life: Arc::clone(&life) }),
             peers: Arc::new(SimPeers { fleet: Arc::clone(fleet), me: self.me, lives: Arc::clone(&self.lives) }),
-            configure: Arc::new(SimConfigure { name, local: fleet.locals[self.me].clone() }),
+            configure: Arc::new(SimConfigure { fleet: Arc::clone(fleet), me: self.me }),
             clock: Arc::new(SimClock { began: fleet.began, off_by_ms: Arc::clone(&self.off_by_ms) }),
         };
-        let runner = Runner::new(ports, config).deciding_by(rules(fleet, self.me, self.sabotage));
+        let runner = Runner::new(ports, config).deciding_by(rules(fleet, self.me, self.sabotage, Arc::clone(&life)));
         let (lease, board) = (runner.lease(), runner.board());
         assert!(life.board.set(Arc::clone(&board)).is_ok(), "a life has one agent");
         let leave = CancellationToken::new();
@@ -319,9 +320,15 @@ impl Member {
 
     /// What the deadline thread, the guard and the service manager do by themselves.
     pub(crate) fn tick(&mut self, config: &Map<String, Value>) {
+        self.interrupt();
         self.deadline();
         self.guard();
-        let Some(agent) = &mut self.agent else { return };
+        let Some(agent) = &mut self.agent else {
+            if self.again_at.is_some_and(|at| Instant::now() >= at) {
+                self.start(config);
+            }
+            return;
+        };
         if !agent.task.is_finished() || agent.leave.is_cancelled() {
             return;
         }
@@ -342,6 +349,20 @@ impl Member {
             }
             Some(_) => {}
         }
+    }
+
+    /// An agent has just died between two steps.
+    fn interrupt(&mut self) {
+        if self.agent.is_none() || !self.life().is_over() {
+            return;
+        }
+        let Some(interrupt) = self.fleet.moving().interrupts[self.me].take() else { return };
+        if interrupt.takes_server {
+            self.power_off();
+        } else {
+            self.kill();
+        }
+        self.again_at = Some(Instant::now() + interrupt.back_after);
     }
 
     fn deadline(&mut self) {
@@ -388,11 +409,16 @@ impl Member {
 }
 
 /// The rules of an agent: the real ones with what is wrong with them, noted in the world's log.
-fn rules(fleet: &Arc<Fleet>, me: usize, sabotage: Option<Sabotage>) -> Rules {
+fn rules(fleet: &Arc<Fleet>, me: usize, sabotage: Option<Sabotage>, life: Arc<Life>) -> Rules {
     let fleet = Arc::clone(fleet);
+    let is_cut = AtomicBool::new(false);
     let last = Mutex::new((0, String::new()));
     Arc::new(move |seen: &Observation, memory: &Memory| {
-        let decision = match sabotage {
+        if is_cut.load(Ordering::Relaxed) {
+            life.end();
+            return Decision { again: false, steps: Vec::new(), ..pgherd::ha::decide(seen, memory) };
+        }
+        let mut decision = match sabotage {
             Some(sabotage) => sabotage.decide(seen, memory),
             None => pgherd::ha::decide(seen, memory),
         };
@@ -409,8 +435,40 @@ fn rules(fleet: &Arc<Fleet>, me: usize, sabotage: Option<Sabotage>) -> Rules {
             moving.say(fleet.began, &format!("{}: [{}] {line}{steps}", fleet.names[me], decision.rule));
             *last = (decision.rule, line);
         }
+        if let Some(interrupt) = &mut moving.interrupts[me]
+            && cut(&mut decision, &mut interrupt.deeds)
+        {
+            let what = if interrupt.takes_server { "the machine" } else { "the agent" };
+            let done = decision.steps.len();
+            moving.say(fleet.began, &format!("{}: {what} dies after {done} of these steps", fleet.names[me]));
+            is_cut.store(true, Ordering::Relaxed);
+        }
         decision
     })
+}
+
+/// Counts the deeds of a decision down; `true`: it is cut off before the one that is too many.
+fn cut(decision: &mut Decision, left: &mut usize) -> bool {
+    for at in 0..decision.steps.len() {
+        let is_deed = !matches!(
+            decision.steps[at],
+            Step::Publish(_)
+                | Step::RenewLeader(_)
+                | Step::WriteStatus(_)
+                | Step::SyncSlots(_)
+                | Step::TendSlots(_)
+                | Step::CompareFollow(_)
+                | Step::AskPeers(_)
+                | Step::Callback { .. }
+        );
+        if is_deed && *left == 0 {
+            decision.steps.truncate(at);
+            decision.again = true;
+            return true;
+        }
+        *left -= usize::from(is_deed);
+    }
+    false
 }
 
 /// The steps that change something, in words.

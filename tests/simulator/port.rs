@@ -28,6 +28,9 @@ pub(crate) const SYSTEM_ID: &str = "7710267184385916675";
 /// How often a job looks how far the server is.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Within this time an agent has taken over its changed configuration, however bad the network is.
+const HEARD: Duration = Duration::from_secs(90);
+
 /// One life of an agent's process: it may be suspended, and it ends.
 #[derive(Default)]
 pub(crate) struct Life {
@@ -234,8 +237,9 @@ impl SimPostgres {
     /// A promotion is about to be ordered.
     fn check_promotion(&self, moving: &mut Moving) {
         let name = self.name();
-        let local = &self.fleet.locals[self.me];
-        if local.tags.nofailover() {
+        let is_barred_for_good = self.fleet.locals[self.me].tags.nofailover() && moving.tags[self.me].nofailover();
+        // Whoever is tagged now may hear of it a little later.
+        if moving.barred_since[self.me].is_some_and(|since| since.elapsed() >= HEARD) || is_barred_for_good {
             moving.violate(format!("{name} promotes although it is tagged nofailover"));
         }
         let by_hand = moving.by_hand[self.me].is_some_and(|at| at.elapsed() < Duration::from_secs(120));
@@ -338,7 +342,7 @@ impl Postgres for SimPostgres {
         }
         {
             let (mut moving, now) = (self.fleet.moving(), Instant::now());
-            let shut = now + Duration::from_millis(moving.chance.between(20, 500));
+            let shut = now + Duration::from_millis(moving.chance.between(20, 500)) + moving.slow_stop[self.me];
             let exit = shut + Duration::from_millis(moving.chance.between(20, 300));
             if moving.is_paused() && moving.servers[self.me].is_writable() {
                 moving.violate(format!("{}: a primary is stopped in maintenance mode", self.name()));
@@ -388,8 +392,14 @@ impl Postgres for SimPostgres {
         self.fleet.kill(self.me);
     }
 
-    async fn pre_promote(&self, _cancel: &CancellationToken) -> bool {
-        true
+    async fn pre_promote(&self, cancel: &CancellationToken) -> bool {
+        let fails = {
+            let left = &mut self.fleet.moving().failing_pre_promotes[self.me];
+            let fails = *left > 0;
+            *left = left.saturating_sub(1);
+            fails
+        };
+        !fails || self.take(self.lot(10, 800), cancel).await.is_err()
     }
 
     async fn leave_out_timelines(&self, taken: &[Timeline]) -> Result<(), PgError> {
@@ -615,7 +625,7 @@ pub(crate) fn peer_answer(fleet: &Fleet, who: usize) -> PeerAnswer {
         in_recovery: server.in_recovery,
         position: if server.in_recovery { Lsn(server.lsn()) } else { Lsn::ZERO },
         timeline: Some(Timeline(server.timeline())),
-        tags: fleet.locals[who].tags.published(),
+        tags: moving.tags[who].published(),
         watchdog_failed: false,
     }
 }

@@ -55,7 +55,10 @@ fn play_part(part: u64, of: u64) {
         match play_one(seed, None) {
             Ok(log) if std::env::var("SEED").is_ok() => eprintln!("{log}"),
             Ok(_) => {}
-            Err(failure) => failed.push((seed, failure)),
+            Err(failure) => {
+                eprintln!("SEED={seed}: {}", failure.what);
+                failed.push((seed, failure));
+            }
         }
     }
     let summary: Vec<String> = failed.iter().map(|(seed, failure)| format!("SEED={seed}: {}", failure.what)).collect();

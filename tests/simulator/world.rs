@@ -280,6 +280,11 @@ impl World {
         self.store.get(SYNC).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
+    /// `/sync` names it as the leader whose commits it is about.
+    pub(crate) fn is_sync_leader(&self, who: usize) -> bool {
+        self.sync()["leader"].as_str() == Some(self.fleet.names[who].as_str())
+    }
+
     /// The standbys that `/sync` names.
     pub(crate) fn voters(&self) -> Vec<usize> {
         let noted = self.sync();
@@ -296,8 +301,9 @@ impl World {
         }
         let Some(leader) = self.leader() else { return false };
         let fits = |i: &usize| {
-            let tags = &self.fleet.locals[*i].tags;
-            let is_there = self.fleet.moving().servers[*i].is_streaming();
+            let moving = self.fleet.moving();
+            let tags = &moving.tags[*i];
+            let is_there = moving.servers[*i].is_streaming();
             *i != leader && is_there && !tags.nosync() && tags.replicatefrom().is_none()
         };
         let candidates = (0..self.len()).filter(fits).count() as u64;
