@@ -111,7 +111,8 @@ pub(super) fn has_promised(cx: &mut Context<'_>) -> bool {
 fn forgotten_promise(cx: &mut Context<'_>) -> Option<Race> {
     let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
     let left_ms = ttl_ms.saturating_sub(cx.now());
-    let counted = counted(cx)?;
+    // Also when failsafe mode has just been switched off: who leads without the DCS has not heard of it.
+    let counted = listed(cx)?;
     let me = cx.me();
     if left_ms == 0 || counted.keys().all(|name| name == me) {
         return None;
@@ -140,7 +141,12 @@ fn is_uncounted(cx: &Context<'_>, name: &MemberName) -> bool {
 
 /// The members that the last leader counted; nobody when failsafe mode is off.
 fn counted<'a>(cx: &Context<'a>) -> Option<&'a BTreeMap<MemberName, String>> {
-    cx.view().filter(|_| cx.settings().failsafe_mode)?.failsafe.as_ref()
+    listed(cx).filter(|_| cx.settings().failsafe_mode)
+}
+
+/// The same, whatever the mode is. A leader empties the list when failsafe mode is off.
+fn listed<'a>(cx: &Context<'a>) -> Option<&'a BTreeMap<MemberName, String>> {
+    cx.view()?.failsafe.as_ref()
 }
 
 /// A primary that runs in an unlocked cluster just takes the key, unless the cluster has moved on without it.
@@ -466,7 +472,7 @@ fn ask_everybody<'a>(cx: &mut Context<'a>) -> Option<&'a BTreeMap<MemberName, Pe
     let me = cx.me().clone();
     let peers = cx.memory.known_members.values().filter(|member| member.name != me);
     // Whoever was counted may lead without the DCS, where its own key has expired.
-    let mut addresses = counted(cx).cloned().unwrap_or_default();
+    let mut addresses = listed(cx).cloned().unwrap_or_default();
     addresses.extend(peers.filter_map(|member| Some((member.name.clone(), member.api_url()?.to_owned()))));
     addresses.remove(&me);
     cx.ask(addresses)

@@ -113,9 +113,9 @@ mod faults {
         slow_clocks SlowClocks [34];
         no_renewal NoRenewal [91];
         promote_before_swap PromoteBeforeSwap [2];
-        ignore_sync IgnoreSync [94];
+        ignore_sync IgnoreSync [4];
         ignore_votes IgnoreVotes [12];
-        ignore_positions IgnorePositions [56];
+        ignore_positions IgnorePositions [2];
         ignore_nofailover IgnoreNofailover [43];
         ignore_pause IgnorePause [8];
         skip_rewind SkipRewind [8];

@@ -82,9 +82,16 @@ fn introduce(cx: &mut Context<'_>) {
     }
 }
 
-/// Members that may have a say while the DCS is away; Patroni members that are not in it do not race.
+/// Members that may have a say while the DCS is away; Patroni members that are not in it do not race. Nobody has when
+/// failsafe mode is off.
 fn failsafe_topology(cx: &mut Context<'_>) {
-    let Some(view) = cx.view().filter(|_| cx.settings().failsafe_mode) else { return };
+    let Some(view) = cx.view() else { return };
+    if !cx.settings().failsafe_mode {
+        if view.failsafe.as_ref().is_some_and(|left| !left.is_empty()) {
+            cx.step(Step::WriteFailsafe(std::collections::BTreeMap::new()));
+        }
+        return;
+    }
     let members = view.members.iter().filter_map(|member| Some((member.name.clone(), member.api_url()?.to_owned())));
     let mut topology: std::collections::BTreeMap<_, _> = members.collect();
     topology.insert(cx.me().clone(), cx.seen.node.api_url.clone());

@@ -288,7 +288,7 @@ fn an_agent_that_was_just_started_asks_everybody_it_may_have_promised() {
     let named = scene("b", unlocked().failover(Some("d"), Some("b")).build()).running(false).with(young);
     assert!(forgotten(&{ named }.play(&[level_peers, follows])));
 
-    // Everybody answers, or has stepped down, or the start is long ago, or the mode is off.
+    // Everybody answers, or has stepped down, or the start is long ago, or the mode is off and no leader's list is left.
     let complete = |done: &mut Done| {
         level_peers(done);
         done.peers.as_mut().unwrap().insert("d".into(), answer(1000));
@@ -305,7 +305,12 @@ fn an_agent_that_was_just_started_asks_everybody_it_may_have_promised() {
     let peers = |seen: &mut Observation| dead_leader(&mut seen.done);
     let decision = scene("b", demoted.build()).running(false).with(young).with(peers).decide();
     assert!(decision.steps.contains(&Step::AcquireLeader), "{:?}", decision.steps);
-    for change in [(|seen| seen.now_ms = 30_000) as fn(&mut Observation), |seen| seen.settings.failsafe_mode = false] {
+    let is_off: fn(&mut Observation) = |seen| {
+        seen.settings.failsafe_mode = false;
+        let Snapshot::Read(view) = &mut seen.view else { panic!() };
+        view.failsafe = None;
+    };
+    for change in [(|seen| seen.now_ms = 30_000) as fn(&mut Observation), is_off] {
         let decision = scene("b", unlocked().build()).running(false).with(young).with(change).with(peers).decide();
         assert!(decision.steps.contains(&Step::AcquireLeader), "{:?}", decision.steps);
     }
@@ -330,4 +335,35 @@ fn a_member_that_the_last_leader_did_not_count_holds_nobody_up() {
     assert!(seen(true, true), "it is barred from the race itself");
     assert!(!seen(true, false), "a running primary is something else");
     assert!(!seen(false, true), "without failsafe mode it may lead");
+}
+
+/// Its agent was just restarted, and failsafe mode is off by now: before, it may have promised `a` that it may lead on.
+#[test]
+fn what_may_have_been_promised_before_a_restart_counts_also_when_the_mode_is_off_by_now() {
+    let listed = |failsafe: &[&str]| {
+        let failsafe = failsafe.iter().map(|name| ((*name).into(), format!("http://{name}"))).collect();
+        cluster().unlocked().with(|view| view.failsafe = Some(failsafe)).build()
+    };
+    let young = |seen: &mut Observation| seen.now_ms = 5_000;
+    let silent: fn(&mut Done) = |done| {
+        done.peers = Some(["a", "c"].map(|name| (name.into(), PeerAnswer::Unreachable("timed out".into()))).into());
+    };
+    let races = |view: ClusterView| {
+        let decision = scene("b", view).running(false).with(young).play(&[silent]);
+        decision.steps.contains(&Step::AcquireLeader)
+    };
+    assert!(!races(listed(&["a", "b", "c"])));
+    assert!(races(listed(&[])));
+}
+
+#[test]
+fn a_leader_empties_the_list_of_who_counts_when_the_mode_is_off() {
+    let kept: fn(&mut Done) = |done| done.renewal = Some(LockOutcome::Kept);
+    let writes = |failsafe: &[&str]| {
+        let failsafe = failsafe.iter().map(|name| ((*name).into(), format!("http://{name}"))).collect();
+        let view = cluster().with(|view| view.failsafe = Some(failsafe)).build();
+        scene("a", view).running(true).play(&[kept]).steps.contains(&Step::WriteFailsafe(BTreeMap::new()))
+    };
+    assert!(writes(&["a", "b"]));
+    assert!(!writes(&[]));
 }
