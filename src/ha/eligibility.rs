@@ -194,6 +194,8 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
             let answer = answers.get(candidate);
             let why = match outside {
                 true => Some("not a synchronous standby"),
+                // It bars itself.
+                false if is_uncounted(cx, candidate) => Some("not counted by the last leader (failsafe mode)"),
                 // Votes are lost to whoever is ahead: waiting for this one would be waiting for ever.
                 false if is_bound_by_quorum(cx, request) && is_behind(cx, answer) => Some("behind this node"),
                 false => limitation(answer),
@@ -420,6 +422,9 @@ fn candidates(
             Some("not a synchronous standby")
         } else if named.is_some() && named_here == exclude_named {
             Some("not the candidate asked for")
+        } else if view.is_unlocked() && is_uncounted(cx, &member.name) {
+            // It bars itself, and we would wait for it for ever. A leader counts everybody anew.
+            Some("not counted by the last leader (failsafe mode)")
         } else {
             None
         };

@@ -345,11 +345,12 @@ fn what_may_have_been_promised_before_a_restart_counts_also_when_the_mode_is_off
         cluster().unlocked().with(|view| view.failsafe = Some(failsafe)).build()
     };
     let young = |seen: &mut Observation| seen.now_ms = 5_000;
-    let silent: fn(&mut Done) = |done| {
-        done.peers = Some(["a", "c"].map(|name| (name.into(), PeerAnswer::Unreachable("timed out".into()))).into());
+    let silent = |seen: &mut Observation| {
+        let gone = || PeerAnswer::Unreachable("timed out".into());
+        seen.done.peers = Some(["a", "c"].map(|name| (name.into(), gone())).into());
     };
     let races = |view: ClusterView| {
-        let decision = scene("b", view).running(false).with(young).play(&[silent]);
+        let decision = scene("b", view).running(false).with(young).with(silent).decide();
         decision.steps.contains(&Step::AcquireLeader)
     };
     assert!(!races(listed(&["a", "b", "c"])));
@@ -366,4 +367,24 @@ fn a_leader_empties_the_list_of_who_counts_when_the_mode_is_off() {
     };
     assert!(writes(&["a", "b"]));
     assert!(!writes(&[]));
+}
+
+/// `c` bars itself, for the last leader did not count it: whoever waits for it to take over waits for ever.
+#[test]
+fn nobody_waits_for_a_member_that_was_not_counted() {
+    let counted = |seen: &mut Observation| {
+        seen.settings.failsafe_mode = true;
+        level_peers(&mut seen.done);
+    };
+    let view = |candidate: Option<&str>| {
+        let failsafe = ["a", "b"].map(|name| (name.into(), format!("http://{name}"))).into();
+        let barred = cluster().unlocked().member_field("b", "tags", json!({"nofailover": true}));
+        barred.failover(Some("a"), candidate).with(|view| view.failsafe = Some(failsafe)).build()
+    };
+    for candidate in [None, Some("c")] {
+        let mut scene = scene("a", view(candidate)).running(false).with(counted);
+        scene.memory.known_members =
+            view(None).members.into_iter().map(|member| (member.name.clone(), member)).collect();
+        assert!(scene.decide().steps.contains(&Step::AcquireLeader), "{candidate:?}: {:?}", scene.decide());
+    }
 }
