@@ -1,4 +1,4 @@
-//! What happens in every other world only: settings and tags that change while everything runs, agents that die between
+//! What happens in some of the worlds only: settings and tags that change while everything runs, agents that die between
 //! two steps of a decision, disks that are lost, scripts that say no, servers that will not stop.
 
 use std::time::Duration;
