@@ -166,6 +166,7 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             if let Some(sent) = runner.failsafe_asked.take() {
                 runner.entitled(sent);
                 runner.board.update(|state| state.failsafe_since = Some(Instant::now()));
+                runner.keep_lead(seen, sent);
             }
         }
         Step::AskPeers(members) => seen.done.peers = Some(runner.ports.peers.ask(members).await),
@@ -234,7 +235,10 @@ async fn ask_failsafe(runner: &mut Runner, seen: &mut Observation, members: &BTr
     // The DCS has taken its time already, and the deadline of the lease comes nearer.
     let limit = (runner.settings.ttl / 6).min(FAILSAFE_LIMIT);
     runner.failsafe_asked = Some(Sent::now());
-    seen.done.failsafe = Some(runner.ports.peers.tell_failsafe(members, &ping, limit).await);
+    let answers = runner.ports.peers.tell_failsafe(members, &ping, limit).await;
+    seen.done.failsafe_positions =
+        answers.iter().filter_map(|(name, answer)| Some((name.clone(), answer.as_ref().ok().copied()??))).collect();
+    seen.done.failsafe = Some(answers.into_iter().map(|(name, answer)| (name, answer.err())).collect());
 }
 
 async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {

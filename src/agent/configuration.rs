@@ -15,6 +15,7 @@ use crate::config::overlay::is_consumed;
 use crate::config::{Dynamic, Finding, LocalConfig, Origins, PostgresConfig};
 use crate::ha::Node;
 
+use super::lead::FailsafeLead;
 use super::ports::{Configure, Configured};
 use super::task::chain;
 
@@ -86,11 +87,20 @@ impl Files {
         });
         parsed.or_else(|| local.bootstrap.as_ref().map(|bootstrap| bootstrap.dcs.clone())).unwrap_or_default()
     }
+
+    /// On what the agent before this one has led without the DCS, if that counts still.
+    pub(super) fn kept_lead(&self) -> Option<FailsafeLead> {
+        let local = self.local();
+        FailsafeLead::read(data_dir(&local)?, &local.name)
+    }
+}
+
+fn data_dir(local: &LocalConfig) -> Option<&Path> {
+    local.document.get("postgresql")?.get("data_dir")?.as_str().map(Path::new)
 }
 
 fn cache_path(local: &LocalConfig) -> Option<PathBuf> {
-    let section = local.document.get("postgresql")?;
-    Some(Path::new(section.get("data_dir")?.as_str()?).join(CACHE_FILE))
+    data_dir(local).map(|dir| dir.join(CACHE_FILE))
 }
 
 type Built = (LocalConfig, Vec<String>, Origins);
@@ -186,6 +196,15 @@ impl Configure for Files {
         }
         if let Err(error) = replace(&path, &Value::Object(dynamic.clone()).to_string()) {
             debug!("{} was not written: {error}", path.display());
+        }
+    }
+
+    fn keep_lead(&self, lead: Option<&FailsafeLead>) {
+        let local = self.local();
+        let Some(dir) = data_dir(&local) else { return };
+        let done = lead.map_or_else(|| FailsafeLead::remove(dir), |lead| lead.write(dir, &local.name));
+        if let Err(error) = done {
+            warn!("failsafe mode: what a new agent would need in {} is not up to date: {error}", dir.display());
         }
     }
 }

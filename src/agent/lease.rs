@@ -52,6 +52,24 @@ impl Sent {
     pub fn now() -> Self {
         Self { at: Instant::now(), since_boot: since_boot(), suspended: suspended() }
     }
+
+    /// A moment of this machine's life that another process has noted. `None`: it has not come yet.
+    pub(super) fn back_then(moment: Duration) -> Option<Self> {
+        let now = Self::now();
+        // What the machine has slept through since then is counted already.
+        let at = now.at.checked_sub(now.since_boot.checked_sub(moment)?)?;
+        Some(Self { at, since_boot: moment, ..now })
+    }
+
+    /// On the clock that stands still while the machine is suspended.
+    pub(super) fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// On the clock that counts on while the machine is suspended.
+    pub(super) fn since_boot(&self) -> Duration {
+        self.since_boot
+    }
 }
 
 /// What was last said of the deadline, for the guard. Unlike the deadline itself it is not consumed when it fires.
@@ -67,7 +85,7 @@ pub enum Stated {
 }
 
 /// How long before the end of the lease the server is told to quit: a sixth of it, at least a second.
-fn margin(ttl: Duration) -> Duration {
+pub(super) fn margin(ttl: Duration) -> Duration {
     (ttl / 6).max(Duration::from_secs(1))
 }
 

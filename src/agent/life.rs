@@ -12,18 +12,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{self, Client};
-use crate::cluster::ClusterView;
+use crate::cluster::{ClusterView, DataDir};
 use crate::config::{Dynamic, LocalConfig, PostgresConfig};
 use crate::dcs::{self, Dcs, DcsError, Identity, Timing};
 use crate::io::clock::{SystemClock, since_boot};
 use crate::io::tls;
 use crate::postgres::process::{stop_at_once, ticks};
-use crate::postgres::{Postgres, Server};
+use crate::postgres::site::Site;
+use crate::postgres::{Postgres, Server, data_dir};
 
 use super::board::Board;
 use super::configuration::Files;
 use super::gauge::Gauge;
 use super::guard;
+use super::lead::FailsafeLead;
 use super::logging::{self, Log};
 use super::node::AgentNode;
 use super::notify::Notify;
@@ -36,6 +38,9 @@ use super::watchdog::Watchdog;
 
 /// Between two attempts to read the DCS at the start.
 const DCS_RETRY: Duration = Duration::from_secs(5);
+
+/// The DCS is given no longer where others wait for this agent.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// A peer's status is awaited no longer.
 const PEER_LIMIT: Duration = Duration::from_secs(2);
@@ -84,11 +89,15 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let leave = CancellationToken::new();
     let signals = listen_to_signals(leave.clone(), Arc::clone(notify))?;
     let dcs = connect(&local, files).await?;
-    let Some(view) = first_look(dcs.as_ref(), &leave).await? else { return Ok(ExitCode::SUCCESS) };
+    let Some(first) = first_look(dcs.as_ref(), files, &leave).await? else { return Ok(ExitCode::SUCCESS) };
     let peers = Arc::new(RestPeers::new(peer_client(&local).map_err(|error| StartError(chain(&error)))?));
-    refuse_namesake(&local, &view).await?;
-
-    let dynamic = view.config_document().cloned().unwrap_or_else(|| files.last_known_dynamic());
+    let dynamic = match &first {
+        First::Seen(view) => {
+            refuse_namesake(&local, view).await?;
+            view.config_document().cloned().unwrap_or_else(|| files.last_known_dynamic())
+        }
+        First::Without { .. } => files.last_known_dynamic(),
+    };
     let config = PostgresConfig::build(&local, &dynamic);
     let config = config.map_err(|error| StartError(chain(&error.located(&files.origins()))))?.0;
     let server = Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()));
@@ -109,7 +118,10 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
         clock: Arc::new(SystemClock),
     };
     let watched = Arc::clone(files);
-    let runner = Runner::new(ports.clone(), &dynamic);
+    let mut runner = Runner::new(ports.clone(), &dynamic);
+    if let First::Without { why, lead } = first {
+        runner = runner.without_dcs(why, lead);
+    }
     let runner = runner.watched_by(Watchdog::new(move || watched.local().watchdog.clone()));
     let board = runner.board();
     let rest = CancellationToken::new();
@@ -171,19 +183,69 @@ async fn connect(local: &LocalConfig, files: &Files) -> Result<Arc<dyn Dcs>, Sta
         .map_err(|error| StartError(chain(&error)))
 }
 
-/// The first snapshot, waited for as long as it takes. `None`: told to end meanwhile.
-async fn first_look(dcs: &dyn Dcs, leave: &CancellationToken) -> Result<Option<ClusterView>, StartError> {
+/// What an agent begins with.
+enum First {
+    /// The cluster.
+    Seen(Box<ClusterView>),
+    /// Nothing from the DCS, and that is no reason to wait.
+    Without {
+        /// Why.
+        why: String,
+        /// On what our predecessor led.
+        lead: Option<FailsafeLead>,
+    },
+}
+
+/// The first snapshot, waited for as long as it takes, except where the cluster depends on this agent without the DCS.
+/// `None`: told to end meanwhile.
+async fn first_look(dcs: &dyn Dcs, files: &Files, leave: &CancellationToken) -> Result<Option<First>, StartError> {
     loop {
-        match dcs.load().await {
-            Ok(view) => return Ok(Some(view)),
+        let needed = needed_without_dcs(files);
+        let loaded = match &needed {
+            Some(lead) => {
+                let limit = lead.as_ref().and_then(FailsafeLead::left).map_or(HURRY, |left| HURRY.min(left / 4));
+                let loaded = tokio::time::timeout(limit, dcs.load()).await;
+                loaded.unwrap_or_else(|_| Err(DcsError::unavailable(format!("no answer within {limit:?}"))))
+            }
+            None => dcs.load().await,
+        };
+        match loaded {
+            Ok(view) => return Ok(Some(First::Seen(Box::new(view)))),
             Err(error @ DcsError::Config(_)) => return Err(StartError(chain(&error))),
-            Err(error) => warn!("Can not get cluster from dcs: {}", chain(&error)),
+            Err(error) => {
+                let why = chain(&error);
+                warn!("Can not get cluster from dcs: {why}");
+                if let Some(lead) = needed {
+                    let part = if lead.is_some() { "leads on as the agent before it did" } else { "keeps its part" };
+                    info!("failsafe mode: this member {part} without the DCS");
+                    return Ok(Some(First::Without { why, lead }));
+                }
+            }
         }
         tokio::select! {
             () = leave.cancelled() => return Ok(None),
             () = tokio::time::sleep(DCS_RETRY) => {}
         }
     }
+}
+
+/// Whether the cluster depends on this agent although the DCS may be away. In failsafe mode a primary leads on as long
+/// as every member says that it may, so that members must be there to be asked; and a primary whose agent was started
+/// anew may ask them, if it is known who they are and since when they have accepted it. A primary of which that is not
+/// known is left to its guard: there may be another one.
+fn needed_without_dcs(files: &Files) -> Option<Option<FailsafeLead>> {
+    let dynamic = files.last_known_dynamic();
+    let (settings, _) = Dynamic::from_document(&dynamic);
+    if !settings.failsafe_mode || settings.pause {
+        return None;
+    }
+    let site = Site::new(Arc::new(PostgresConfig::build(&files.local(), &dynamic).ok()?.0));
+    let dir = site.data_dir();
+    if data_dir::look(&dir) != DataDir::Present {
+        return None;
+    }
+    let is_primary = !data_dir::is_recovery_configured(&dir) && site.is_running();
+    if is_primary { files.kept_lead().map(Some) } else { Some(None) }
 }
 
 /// How other members are asked.

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod generate;
 pub mod guard;
 pub mod init;
+pub mod lead;
 pub mod lease;
 pub mod life;
 pub mod ports;
@@ -27,6 +28,7 @@ mod rest;
 mod task;
 
 pub use board::Board;
+pub use lead::FailsafeLead;
 pub use lease::{Lease, Stated};
 pub use ports::{Configure, Configured, Peers, Ports};
 pub use run::{Ended, Rules, Runner};

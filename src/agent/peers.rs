@@ -8,9 +8,12 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::api::{Client, FailsafePing};
-use crate::cluster::{MemberName, PeerAnswer};
+use crate::cluster::{Lsn, MemberName, PeerAnswer};
 
 use super::ports::Peers;
+
+/// Between two tries to reach a member that a primary without the DCS depends on.
+const FAILSAFE_PAUSE: Duration = Duration::from_millis(250);
 
 /// The REST client as the port.
 pub(super) struct RestPeers {
@@ -43,27 +46,28 @@ impl Peers for RestPeers {
         members: &BTreeMap<MemberName, String>,
         ping: &FailsafePing,
         limit: Duration,
-    ) -> BTreeMap<MemberName, Option<String>> {
-        // One lost packet must not cost a primary, nor an agent that is just being restarted: half of the time is for a
-        // second try.
+    ) -> BTreeMap<MemberName, Result<Option<Lsn>, String>> {
+        // One lost packet must not cost a primary, nor an agent that is just being restarted: half of the time is for
+        // another try.
         let client = self.client().with_timeout(limit / 2);
+        let give_up = Instant::now() + limit;
         let told = members.iter().map(|(name, api_url)| {
             let client = client.clone();
             async move {
-                let again_at = Instant::now() + limit / 2;
-                let answer = match client.failsafe(api_url, ping).await {
-                    Err(_) => {
-                        tokio::time::sleep_until(again_at).await;
-                        client.failsafe(api_url, ping).await
+                let mut last = None;
+                loop {
+                    match tokio::time::timeout_at(give_up, client.failsafe(api_url, ping)).await {
+                        Ok(Ok(accepted)) => {
+                            return (name.clone(), accepted.ok_or_else(|| "it refused".to_owned()));
+                        }
+                        Ok(Err(error)) => last = Some(error.to_string()),
+                        Err(_) => {}
                     }
-                    answer => answer,
-                };
-                let refusal = match answer {
-                    Ok(Some(_)) => None,
-                    Ok(None) => Some("it refused".to_owned()),
-                    Err(error) => Some(error.to_string()),
-                };
-                (name.clone(), refusal)
+                    if Instant::now() + FAILSAFE_PAUSE >= give_up {
+                        return (name.clone(), Err(last.unwrap_or_else(|| format!("no answer within {limit:?}"))));
+                    }
+                    tokio::time::sleep(FAILSAFE_PAUSE).await;
+                }
             }
         });
         futures::future::join_all(told).await.into_iter().collect()

@@ -8,12 +8,14 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use crate::api::FailsafePing;
-use crate::cluster::{MemberName, PeerAnswer};
+use crate::cluster::{Lsn, MemberName, PeerAnswer};
 use crate::config::{Dynamic, PostgresConfig};
 use crate::dcs::Dcs;
 use crate::ha::Node;
 use crate::io::clock::Clock;
 use crate::postgres::Postgres;
+
+use super::lead::FailsafeLead;
 
 /// Questions to other members.
 #[async_trait]
@@ -21,14 +23,14 @@ pub trait Peers: Send + Sync {
     /// Asks every member at once; each answer or failure is in after two seconds at most.
     async fn ask(&self, members: &BTreeMap<MemberName, String>) -> BTreeMap<MemberName, PeerAnswer>;
 
-    /// Tells every member at once that we lead on without the DCS. Nothing: it accepts that; else why it does not.
-    /// Each answer or failure is in after `limit`.
+    /// Tells every member at once that we lead on without the DCS. It accepts that and says where it is, if it knows;
+    /// or why it does not. Each answer or failure is in after `limit`.
     async fn tell_failsafe(
         &self,
         members: &BTreeMap<MemberName, String>,
         ping: &FailsafePing,
         limit: Duration,
-    ) -> BTreeMap<MemberName, Option<String>>;
+    ) -> BTreeMap<MemberName, Result<Option<Lsn>, String>>;
 }
 
 /// What a change of the dynamic configuration makes of the local one.
@@ -54,6 +56,10 @@ pub trait Configure: Send + Sync {
 
     /// Keeps a copy of the dynamic configuration beside the data, for a start without the DCS.
     fn keep(&self, dynamic: &Map<String, Value>);
+
+    /// Keeps on what we lead without the DCS, for an agent that is started meanwhile. `None`: the DCS is back, and what
+    /// was kept counts no more.
+    fn keep_lead(&self, lead: Option<&FailsafeLead>);
 }
 
 /// Everything the loop is wired to.

@@ -9,6 +9,7 @@ use crate::config::Dynamic;
 use crate::dcs::{Dcs, Renewed};
 
 use super::configuration::Files;
+use super::lead::FailsafeLead;
 use super::life::peer_client;
 use super::logging::Log;
 use super::notify::Notify;
@@ -69,5 +70,9 @@ impl Configure for Reloading {
 
     fn keep(&self, dynamic: &Map<String, Value>) {
         self.files.keep(dynamic);
+    }
+
+    fn keep_lead(&self, lead: Option<&FailsafeLead>) {
+        self.files.keep_lead(lead);
     }
 }

@@ -21,6 +21,7 @@ use crate::ha::{
 use crate::postgres::{Look, PgError, StopMode, StopPlan};
 
 use super::board::{Asked, Board};
+use super::lead::FailsafeLead;
 use super::lease::{Lease, Sent};
 use super::ports::Ports;
 use super::task::{Running, chain, field};
@@ -75,6 +76,10 @@ pub struct Runner {
     pub(super) is_leaving: bool,
     /// The moment before the members were last asked whether we may lead on without the DCS.
     pub(super) failsafe_asked: Option<Sent>,
+    /// Why the DCS could not be reached before the first cycle: that one does not wait for it again.
+    unreachable: Option<String>,
+    /// An agent that is started now may find on what this one, or the one before it, led without the DCS.
+    has_kept_lead: bool,
     /// Another member leads, and nothing is to be done here.
     follows: bool,
     reconfigure: Option<JoinHandle<Result<(), PgError>>>,
@@ -112,6 +117,8 @@ impl Runner {
             ended: None,
             is_leaving: false,
             failsafe_asked: None,
+            unreachable: None,
+            has_kept_lead: true,
             follows: false,
             reconfigure: None,
             config_version: None,
@@ -139,6 +146,25 @@ impl Runner {
     pub fn deciding_by(mut self, rules: Rules) -> Self {
         self.rules = Some(rules);
         self
+    }
+
+    /// Begins although the DCS could not be reached, for this reason. `lead`: the agent before this one led all the same,
+    /// and until that is over nobody else can lead; its deadline is ours.
+    #[must_use]
+    pub fn without_dcs(mut self, why: String, lead: Option<FailsafeLead>) -> Self {
+        if let Some(lead) = lead {
+            self.lease.renewed(lead.asked, lead.ttl, !self.settings.pause);
+            self.board.update(|state| state.failsafe = Some(lead.members));
+        }
+        self.unreachable = Some(why);
+        self
+    }
+
+    /// All members have accepted what they were asked at `sent`.
+    pub(super) fn keep_lead(&mut self, seen: &Observation, sent: Sent) {
+        let lead = FailsafeLead { members: seen.failsafe.clone(), asked: sent, ttl: self.settings.ttl };
+        self.ports.configure.keep_lead(Some(&lead));
+        self.has_kept_lead = true;
     }
 
     /// What the REST API reads and speaks to.
@@ -315,15 +341,23 @@ impl Runner {
     async fn observe(&mut self) -> (Snapshot, InstanceState) {
         let look =
             Look { slots: true, senders: self.settings.is_synchronous(), standby_timeline: true, budget: LOOK_BUDGET };
-        let load = tokio::time::timeout(self.settings.retry_timeout, self.ports.dcs.load());
+        let (limit, unreachable) = (self.settings.retry_timeout, self.unreachable.take());
+        let load = async {
+            if let Some(why) = unreachable {
+                return Err(DcsError::unavailable(why));
+            }
+            let loaded = tokio::time::timeout(limit, self.ports.dcs.load()).await;
+            loaded.unwrap_or_else(|_| Err(DcsError::unavailable(format!("no answer within {limit:?}"))))
+        };
         let (loaded, instance) = tokio::join!(load, self.ports.postgres.look(&look));
-        let loaded = loaded.unwrap_or_else(|_| {
-            Err(DcsError::unavailable(format!("no answer within {:?}", self.settings.retry_timeout)))
-        });
         let view = match loaded {
             Ok(view) => {
                 if !view.has_lock(&self.node.name) {
                     self.lease.lost();
+                }
+                // Before anything is written there: other members may count from now on.
+                if std::mem::take(&mut self.has_kept_lead) {
+                    self.ports.configure.keep_lead(None);
                 }
                 let view = Arc::new(view);
                 self.board.loaded(&view, self.ports.clock.since_epoch());

@@ -5,12 +5,13 @@
 //! does not know: this member follows it, so that a synchronous primary keeps its standby, moves its slots as that
 //! primary says, and does not race. It stands in for nothing else: no lock is ever thought to be held because of it.
 
-use crate::cluster::{ClusterView, FollowChange, LeaderKey, Member};
+use crate::cluster::{ClusterView, FollowChange, LeaderKey, Member, MemberName};
 
 use super::context::{Context, Flow};
 use super::decision::Step;
 use super::observation::{FailsafeLeader, Observation, Snapshot};
 use super::reason::Line;
+use super::rules::{WatchdogAsked as Asked, may_lead_by_watchdog};
 use super::slots;
 
 /// A primary without the DCS leads on as long as every member that could take over says that it will not. `None`: it
@@ -32,8 +33,29 @@ pub(super) fn lead_on(cx: &mut Context<'_>) -> Option<Flow> {
         }
         return None;
     }
+    // One that was armed by an agent before us counts on.
+    match may_lead_by_watchdog(cx) {
+        Some(Asked::Pending) => return Flow::ask("the watchdog to be armed"),
+        Some(Asked::Refused) => {
+            cx.warn("failsafe mode: the watchdog is required and could not be armed");
+            return None;
+        }
+        None => {}
+    }
     cx.step(Step::LeadByFailsafe);
+    move_cascading(cx);
     Flow::end(Line::ContinueInFailsafe)
+}
+
+/// Members that stream from another one say where they are when they accept us; what is kept here for them follows.
+fn move_cascading(cx: &mut Context<'_>) {
+    let positions = &cx.done().failsafe_positions;
+    let cascades = |name: &MemberName| {
+        let known = cx.memory.known_members.get(name);
+        known.is_some_and(|member| member.tags().replicatefrom().is_some_and(|from| *cx.me() != from))
+    };
+    let told = positions.iter().filter(|(name, _)| cascades(name)).map(|(name, at)| (name.slot_name(), *at)).collect();
+    slots::move_physical(cx, &told);
 }
 
 /// The primary without DCS that we have told that it may lead on, while that counts. A primary promises nothing.

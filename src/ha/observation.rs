@@ -213,6 +213,9 @@ pub struct Done {
     /// not.
     #[serde(default)]
     pub failsafe: Option<BTreeMap<MemberName, Option<String>>>,
+    /// Where those are that accepted it.
+    #[serde(default)]
+    pub failsafe_positions: BTreeMap<MemberName, Lsn>,
     /// Whether the standby's recovery configuration must change.
     pub follow: Option<FollowChange>,
     /// Whether we have WAL that the leader does not.

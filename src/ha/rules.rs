@@ -20,6 +20,8 @@ mod starting;
 mod task_running;
 pub(super) mod unfinished;
 
+pub(super) use holding_lock::{Asked as WatchdogAsked, may_lead_by_watchdog};
+
 /// One row: the situation, in an operator's words, and what decides in it.
 pub struct Rule {
     /// Stable number.

@@ -50,7 +50,19 @@ pub(super) fn order(cx: &mut Context<'_>) -> Option<Reason> {
 
 /// Without the DCS: moves what is here forward to where the slots of `primary` are. Nothing is created or dropped.
 pub(super) fn advance(cx: &mut Context<'_>, told: &BTreeMap<String, Lsn>, primary: Option<Upstream>) {
-    let Some(monitor) = cx.monitor().filter(|_| cx.settings().use_slots) else { return };
+    let Some(wanted) = move_physical(cx, told) else { return };
+    let carrier = cx.me().slot_name();
+    let tending = primary.and_then(|primary| copies::tend(cx, &wanted, primary, carrier));
+    if let Some((mut tending, _)) = tending.filter(|(tending, _)| !tending.advance.is_empty()) {
+        // Whether they are safe is asked when the primary has the DCS back.
+        tending.unready.clear();
+        cx.step(Step::TendSlots(tending));
+    }
+}
+
+/// Moves physical slots that are here forward to where they were `told` to be. What was told of those that are here.
+pub(super) fn move_physical(cx: &mut Context<'_>, told: &BTreeMap<String, Lsn>) -> Option<Vec<WantedSlot>> {
+    let monitor = cx.monitor().filter(|_| cx.settings().use_slots)?;
     // A slot that keeps no WAL has nothing to be moved.
     let is_ours = |slot: &&SlotState| slot.position().is_some() && !wanted::is_ignored(cx, slot);
     let wanted = |slot: &SlotState| {
@@ -60,18 +72,13 @@ pub(super) fn advance(cx: &mut Context<'_>, told: &BTreeMap<String, Lsn>, primar
     };
     let wanted: Vec<WantedSlot> = monitor.slots.iter().filter(is_ours).filter_map(wanted).collect();
     let version = cx.instance().server_version.unwrap_or(u32::MAX);
-    let situation = Situation { version, is_primary: false, is_led: true, may_drop: false };
+    let situation = Situation { version, is_primary: cx.is_primary(), is_led: !cx.is_primary(), may_drop: false };
     let has_to_move = |step: &SlotStep| matches!(step, SlotStep::Advance { .. });
     if plan(&monitor.slots, &wanted, situation).iter().any(has_to_move) {
-        cx.step(Step::SyncSlots(SlotSync { wanted: wanted.clone(), may_drop: false, is_led: true }));
+        let sync = SlotSync { wanted: wanted.clone(), may_drop: false, is_led: situation.is_led };
+        cx.step(Step::SyncSlots(sync));
     }
-    let carrier = cx.me().slot_name();
-    let tending = primary.and_then(|primary| copies::tend(cx, &wanted, primary, carrier));
-    if let Some((mut tending, _)) = tending.filter(|(tending, _)| !tending.advance.is_empty()) {
-        // Whether they are safe is asked when the primary has the DCS back.
-        tending.unready.clear();
-        cx.step(Step::TendSlots(tending));
-    }
+    Some(wanted)
 }
 
 /// Another node leads.

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Cluster, Kind, Store};
 use crate::proxy::{Mode, Proxy};
+use crate::slots::{Consumer, confirmed, copies_follow_from, wait_true};
 use crate::writer::{Writer, assert_nothing_lost};
 
 const LONG: Duration = Duration::from_secs(90);
@@ -53,6 +54,43 @@ async fn assert_slot_follows(cluster: &Cluster, leader: usize) {
     }
 }
 
+/// The same for the slot of a logical consumer, which reads and confirms what there is. How far that is.
+async fn assert_copies_follow(cluster: &Cluster, leader: usize, consumer: &mut Consumer) -> u64 {
+    let before = confirmed(cluster, leader).await.unwrap();
+    consumer.step(cluster, leader).await.expect("the consumer reads on");
+    let at = copies_follow_from(cluster, leader).await;
+    assert!(at > before, "nothing was read\n{}", cluster.dump());
+    at
+}
+
+/// The consumer goes on with a new leader: it has missed nothing, and what it had confirmed when the copies were last
+/// moved does not come again.
+async fn assert_goes_on(cluster: &Cluster, leader: usize, consumer: &mut Consumer, moved_to: u64) {
+    let at = confirmed(cluster, leader).await.expect("the slot is there");
+    assert!(at >= moved_to, "{at} < {moved_to}\n{}", cluster.dump());
+    consumer.again.clear();
+    consumer.read_more(cluster, 20).await;
+    consumer.assert_complete(cluster, leader, at).await;
+}
+
+/// A new agent in the place of one that is killed.
+async fn restart_agent(cluster: &mut Cluster, who: usize, says: &str) {
+    let said = cluster.count_in_log(who, says);
+    cluster.kill_agent(who);
+    cluster.start(who);
+    cluster.until("the new agent begins", LONG, async || cluster.count_in_log(who, says) > said).await;
+}
+
+/// Neither a new agent of the primary nor one of a replica ends what the members have agreed on. The server runs on.
+async fn agents_are_restarted(cluster: &mut Cluster, writer: &Writer) {
+    let server = cluster.postmaster(0);
+    assert_leads_on(cluster, 0, writer, 0).await;
+    restart_agent(cluster, 1, "failsafe mode: this member keeps its part without the DCS").await;
+    restart_agent(cluster, 0, "failsafe mode: this member leads on as the agent before it did").await;
+    assert_leads_on(cluster, 0, writer, 0).await;
+    assert_eq!(cluster.postmaster(0), server, "{}", cluster.dump());
+}
+
 /// A primary stops when one member says nothing.
 async fn assert_stops_without(cluster: &Cluster, leader: usize, silent: usize) {
     let stopped = cluster.count_in_log(leader, DEMOTES);
@@ -64,13 +102,15 @@ async fn assert_stops_without(cluster: &Cluster, leader: usize, silent: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     let settings = json!({
-        "ttl": TTL.as_secs(), "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true, "slots": {"kept": null},
-        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
+        "ttl": TTL.as_secs(), "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true, "slots": {"kept": null, "feed": {"type": "logical", "database": "postgres", "plugin": "test_decoding"}},
+        "postgresql": {"use_pg_rewind": true, "parameters": {"wal_level": "logical", "wal_keep_size": "64MB"}}
     });
     let mut cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd, Kind::Pgherd, Kind::Patroni], settings);
     let way = Proxy::new(format!("127.0.0.1:{}", cluster.store_port)).await;
     // One member's way to the DCS can be cut.
     cluster.reconfigure(0, |document| document["etcd3"] = json!({"host": way.address(), "use_proxies": true}));
+    // One member streams from another replica.
+    cluster.reconfigure(1, |document| document["tags"] = json!({"replicatefrom": "n2"}));
     for i in 0..3 {
         cluster.start(i);
     }
@@ -78,6 +118,9 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     cluster.switch_to(0, LONG).await;
     wait_topology(&cluster, 3).await;
     let writer = Writer::start(&cluster).await;
+    let mut consumer = Consumer::default();
+    consumer.read_more(&cluster, 20).await;
+    copies_follow_from(&cluster, 0).await;
 
     // The DCS hangs for longer than the lease lives. Both kinds of replica accept.
     cluster.freeze_store(true);
@@ -86,6 +129,11 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     let (_, status) = cluster.get(0, "/patroni").await.unwrap();
     assert!(status.contains("\"failsafe_mode_is_active\": true"), "{status}");
     assert_slot_follows(&cluster, 0).await;
+    assert_copies_follow(&cluster, 0, &mut consumer).await;
+    // What the primary keeps for the member that streams from another one follows, too.
+    let at = cluster.sql(0, "SELECT pg_current_wal_lsn()").await.unwrap()[0][0].clone().unwrap();
+    let query = format!("SELECT restart_lsn >= '{at}' AND NOT active FROM pg_replication_slots WHERE slot_name = 'n1'");
+    wait_true(&cluster, 0, &query).await;
     writer.wait_acknowledged_after(began + TTL + Duration::from_secs(3), LONG).await;
     assert_leads_on(&cluster, 0, &writer, 0).await;
     cluster.freeze_store(false);
@@ -95,7 +143,9 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     // The DCS is stopped, and then one member that counts (again, since its key came back) cannot be asked.
     wait_topology(&cluster, 3).await;
     cluster.stop_store();
-    assert_leads_on(&cluster, 0, &writer, 0).await;
+    cluster.reconfigure(1, |document| document["tags"] = json!({}));
+    agents_are_restarted(&mut cluster, &writer).await;
+    let moved_to = assert_copies_follow(&cluster, 0, &mut consumer).await;
     assert_stops_without(&cluster, 0, 1).await;
     cluster.start_store();
     cluster.signal_agent(1, "CONT");
@@ -104,16 +154,22 @@ async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     // Patroni leads, and ours accept it.
     cluster.switch_to(2, LONG).await;
     wait_topology(&cluster, 3).await;
+    assert_goes_on(&cluster, 2, &mut consumer, moved_to).await;
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     let interrupted = writer.interruptions();
+    // Whoever has not yet compared its history with the new leader's does not move its copies without the DCS.
+    copies_follow_from(&cluster, 2).await;
     cluster.freeze_store(true);
     cluster.wait_log(2, LEADS_ON, LONG).await;
     assert_slot_follows(&cluster, 2).await;
+    let moved_to = assert_copies_follow(&cluster, 2, &mut consumer).await;
     writer.wait_acknowledged_after(Instant::now(), LONG).await;
     cluster.freeze_store(false);
     cluster.wait_healthy(LONG).await;
     assert_eq!((cluster.leader().await, writer.interruptions()), (Some(2), interrupted), "{}", cluster.dump());
 
+    cluster.switch_to(0, LONG).await;
+    assert_goes_on(&cluster, 0, &mut consumer, moved_to).await;
     fewer_members(&mut cluster, &way, &writer).await;
     assert_nothing_lost(&cluster, writer.finish().await).await;
 }
@@ -126,7 +182,6 @@ fn remove(cluster: &mut Cluster, i: usize) {
 
 /// The same cluster with two members and with one; without Patroni's the lease may be shorter.
 async fn fewer_members(cluster: &mut Cluster, way: &Proxy, writer: &Writer) {
-    cluster.switch_to(0, LONG).await;
     remove(cluster, 2);
     wait_topology(cluster, 2).await;
     let patch = json!({
@@ -176,4 +231,16 @@ async fn fewer_members(cluster: &mut Cluster, way: &Proxy, writer: &Writer) {
     cluster.start_store();
     cluster.wait_leader(LONG, |now| now == leader).await;
     assert_eq!(writer.interruptions(), interrupted, "{}", cluster.dump());
+
+    // An agent that is told to end takes its server with it: whether that may lead again is for the DCS to say.
+    cluster.stop_store();
+    assert_leads_on(cluster, leader, writer, interrupted).await;
+    cluster.terminate_agent(leader, LONG);
+    cluster.start(leader);
+    let waits = "INFO: DCS is not accessible";
+    let said = cluster.count_in_log(leader, waits);
+    cluster.until("several turns", LONG, async || cluster.count_in_log(leader, waits) > said + 1).await;
+    assert!(cluster.sql(leader, "SELECT 1").await.is_err(), "{}", cluster.dump());
+    cluster.start_store();
+    cluster.wait_leader(LONG, |now| now == leader).await;
 }

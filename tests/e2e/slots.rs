@@ -36,7 +36,7 @@ async fn ask(cluster: &Cluster, i: usize, query: &str) -> Option<String> {
 }
 
 /// Waits until a query on a member answers with `t`.
-async fn wait_true(cluster: &Cluster, i: usize, query: &str) {
+pub async fn wait_true(cluster: &Cluster, i: usize, query: &str) {
     let give_up = Instant::now() + LONG;
     loop {
         let answer = cluster.sql(i, query).await;
@@ -48,7 +48,8 @@ async fn wait_true(cluster: &Cluster, i: usize, query: &str) {
     }
 }
 
-async fn confirmed(cluster: &Cluster, i: usize) -> Option<u64> {
+/// Where the consumer's slot stands on a member.
+pub async fn confirmed(cluster: &Cluster, i: usize) -> Option<u64> {
     let query = "SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'feed'";
     ask(cluster, i, query).await.map(|text| lsn(&text))
 }
@@ -56,16 +57,16 @@ async fn confirmed(cluster: &Cluster, i: usize) -> Option<u64> {
 /// Reads the slot as a consumer that must not lose anything does: what it has read it confirms afterwards. It throws
 /// away what it has had already.
 #[derive(Default)]
-struct Consumer {
+pub struct Consumer {
     /// How often each key came.
     came: BTreeMap<u64, usize>,
     /// Of keys that came more than once, where they stood.
-    again: Vec<u64>,
+    pub again: Vec<u64>,
 }
 
 impl Consumer {
     /// Reads and confirms what there is on this member. `None`: it could not be read there now.
-    async fn step(&mut self, cluster: &Cluster, i: usize) -> Option<()> {
+    pub async fn step(&mut self, cluster: &Cluster, i: usize) -> Option<()> {
         let query = "SELECT lsn, data FROM pg_logical_slot_peek_changes('feed', NULL, 500, 'include-xids', '0')";
         let rows = cluster.sql(i, query).await.ok()?;
         let mut end = None;
@@ -86,7 +87,7 @@ impl Consumer {
     }
 
     /// Goes on reading wherever there is a leader, until so many more keys have come.
-    async fn read_more(&mut self, cluster: &Cluster, more: usize) {
+    pub async fn read_more(&mut self, cluster: &Cluster, more: usize) {
         let wanted = self.came.len() + more;
         let give_up = Instant::now() + LONG;
         while self.came.len() < wanted {
@@ -98,7 +99,7 @@ impl Consumer {
     }
 
     /// Nothing that the leader has is missing, and what came again stood beyond where the slot took over.
-    async fn assert_complete(&self, cluster: &Cluster, leader: usize, took_over: u64) {
+    pub async fn assert_complete(&self, cluster: &Cluster, leader: usize, took_over: u64) {
         let rows = cluster.sql(leader, "SELECT id FROM written ORDER BY id").await.unwrap();
         // What was written last may not have been read yet.
         let newest = self.came.keys().max().copied().unwrap_or_default();
@@ -163,10 +164,24 @@ async fn a_logical_consumer_goes_on_over_a_switchover_and_a_failover() {
     consumer.assert_complete(&cluster, leader, at).await;
     writer.finish().await;
     a_lost_slot_is_made_anew(&cluster).await;
+    slots_of_the_absent_expire(&mut cluster).await;
+}
+
+/// A member that does not come back has its slots, everywhere, for as long as is configured.
+async fn slots_of_the_absent_expire(cluster: &mut Cluster) {
+    cluster.switch_to(0, LONG).await;
+    cluster.request("PATCH", 0, "/config", &json!({"member_slots_ttl": 3})).await.unwrap();
+    cluster.terminate_agent(1, LONG);
+    cluster.etcdctl(&["del", &cluster.key("members/n1")]);
+    let expired = "Replication slot 'n1' for absent cluster member is expired after 3 sec.";
+    cluster.wait_log(0, expired, LONG).await;
+    for i in [0, 2] {
+        wait_true(cluster, i, "SELECT count(*) = 0 FROM pg_replication_slots WHERE slot_name = 'n1'").await;
+    }
 }
 
 /// The copies of the consumer's slot on the replicas, ours and Patroni's, get to where the original is now.
-async fn copies_follow_from(cluster: &Cluster, leader: usize) {
+pub async fn copies_follow_from(cluster: &Cluster, leader: usize) -> u64 {
     let at = confirmed(cluster, leader).await.unwrap();
     let at = pgherd::cluster::Lsn(at);
     for i in (0..3).filter(|i| *i != leader) {
@@ -176,6 +191,7 @@ async fn copies_follow_from(cluster: &Cluster, leader: usize) {
         );
         wait_true(cluster, i, &query).await;
     }
+    at.0
 }
 
 async fn copies_follow(cluster: &Cluster) {
@@ -217,5 +233,14 @@ async fn a_lost_slot_is_made_anew(cluster: &Cluster) {
     while ask(cluster, leader, position).await.is_none_or(|at| lsn(&at) <= before) {
         assert!(Instant::now() < give_up, "{}", cluster.dump());
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // So does the consumer's, from now on, and so do our copies of it.
+    let anew = format!(
+        "SELECT wal_status <> 'lost' AND confirmed_flush_lsn > '{}' FROM pg_replication_slots WHERE slot_name = 'feed'",
+        pgherd::cluster::Lsn(before)
+    );
+    wait_true(cluster, leader, &anew).await;
+    for i in (0..2).filter(|i| *i != leader) {
+        wait_true(cluster, i, &anew).await;
     }
 }

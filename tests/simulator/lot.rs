@@ -410,9 +410,15 @@ impl Lot {
         }
         let Some(leader) = judged else { return world.pass(time).await };
         world.say(format!("{} must lead on for {time:?}", world.name(leader)));
-        let end = Instant::now() + time;
-        while Instant::now() < end {
+        let (began, mut restart) = (Instant::now(), self.outages.percent(50));
+        while began.elapsed() < time {
             world.pass(Duration::from_millis(100)).await?;
+            let is_accepted = world.board(leader).is_some_and(|board| board.state().failsafe_since.is_some());
+            if is_accepted && began.elapsed() > time / 2 && std::mem::take(&mut restart) {
+                world.say(format!("the agent of {} is killed and started", world.name(leader)));
+                world.kill_agent(leader);
+                world.start_agent(leader);
+            }
             if world.writable() != Some(leader) {
                 return Err(world.failure("a primary that every member accepts does not lead on without the DCS"));
             }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pgherd::agent::{Board, Configure, Configured, Ended, Lease, Peers, Ports, Rules, Runner, Stated};
+use pgherd::agent::{Board, Configure, Configured, Ended, FailsafeLead, Lease, Peers, Ports, Rules, Runner, Stated};
 use pgherd::api::FailsafePing;
-use pgherd::cluster::{MemberName, PeerAnswer, Role, State};
+use pgherd::cluster::{Lsn, MemberName, PeerAnswer, Role, State};
 use pgherd::config::Dynamic;
 use pgherd::ha::{Decision, Memory, Node, Observation, Step};
 use pgherd::io::clock::Clock;
@@ -61,14 +61,14 @@ impl Peers for SimPeers {
         members: &BTreeMap<MemberName, String>,
         ping: &FailsafePing,
         limit: Duration,
-    ) -> BTreeMap<MemberName, Option<String>> {
+    ) -> BTreeMap<MemberName, Result<Option<Lsn>, String>> {
         let told = members.keys().map(|name| async move {
             for _ in 0..2 {
-                if let Ok(refusal) = timeout(limit / 2, self.tell(name, ping)).await {
-                    return (name.clone(), refusal);
+                if let Ok(answer) = timeout(limit / 2, self.tell(name, ping)).await {
+                    return (name.clone(), answer);
                 }
             }
-            (name.clone(), Some("timed out".to_owned()))
+            (name.clone(), Err("timed out".to_owned()))
         });
         futures::future::join_all(told).await.into_iter().collect()
     }
@@ -104,8 +104,8 @@ impl Peers for SimPeers {
 }
 
 impl SimPeers {
-    /// `POST /failsafe` to one member: nothing when it accepts. No answer may come, also of a promise that was given.
-    async fn tell(&self, name: &MemberName, ping: &FailsafePing) -> Option<String> {
+    /// `POST /failsafe` to one member. No answer may come, also of a promise that was given.
+    async fn tell(&self, name: &MemberName, ping: &FailsafePing) -> Result<Option<Lsn>, String> {
         let way = || {
             let mut moving = self.fleet.moving();
             let most = moving.delay_ms;
@@ -117,32 +117,31 @@ impl SimPeers {
         if self.fleet.moving().cut[self.me][other] || life.is_frozen() {
             std::future::pending::<()>().await;
         }
-        let refusal = accepts(&life, ping).err();
+        let answer = accepts(&life, ping);
         way().await;
         if self.fleet.moving().cut[other][self.me] {
             std::future::pending::<()>().await;
         }
-        refusal
+        answer
     }
 }
 
 /// What a member's REST API says to a primary that wants to lead on.
-fn accepts(life: &Life, ping: &FailsafePing) -> Result<(), String> {
+fn accepts(life: &Life, ping: &FailsafePing) -> Result<Option<Lsn>, String> {
     let Some(board) = life.board.get().filter(|_| !life.is_over()) else { return Err("connection refused".into()) };
     let state = board.state();
     if !state.settings.failsafe_mode {
         return Err("not in failsafe mode".into());
     }
     let is_primary = state.role == Role::Primary && state.instance.state == Some(State::Running);
-    if is_primary || board.promise(ping.clone()).is_err() {
-        return Err("running as a leader".into());
-    }
-    Ok(())
+    let refused = "running as a leader";
+    if is_primary { Err(refused.into()) } else { board.promise(ping.clone()).map_err(|_| refused.into()) }
 }
 
 struct SimConfigure {
     fleet: Arc<Fleet>,
     me: usize,
+    kept: KeptLead,
 }
 
 impl Configure for SimConfigure {
@@ -169,7 +168,14 @@ impl Configure for SimConfigure {
     }
 
     fn keep(&self, _dynamic: &Map<String, Value>) {}
+
+    fn keep_lead(&self, lead: Option<&FailsafeLead>) {
+        *self.kept.lock().unwrap() = lead.cloned();
+    }
 }
+
+/// What an agent has left for the next one.
+type KeptLead = Arc<Mutex<Option<FailsafeLead>>>;
 
 /// The agent's process.
 struct Agent {
@@ -199,6 +205,7 @@ pub(crate) struct Member {
     drift: i64,
     off_by_ms: Arc<Mutex<i64>>,
     sabotage: Option<Sabotage>,
+    kept: KeptLead,
     /// When the agent that ended by itself is started again.
     again_at: Option<Instant>,
     is_machine_frozen: bool,
@@ -221,6 +228,7 @@ impl Member {
             drift,
             off_by_ms: Arc::default(),
             sabotage,
+            kept: Arc::default(),
             again_at: None,
             is_machine_frozen: false,
         }
@@ -235,10 +243,16 @@ impl Member {
             dcs: SimDcs::new(fleet, self.me, handle, self.drift),
             postgres: Arc::new(SimPostgres { fleet: Arc::clone(fleet), me: self.me, life: Arc::clone(&life) }),
             peers: Arc::new(SimPeers { fleet: Arc::clone(fleet), me: self.me, lives: Arc::clone(&self.lives) }),
-            configure: Arc::new(SimConfigure { fleet: Arc::clone(fleet), me: self.me }),
+            configure: Arc::new(SimConfigure { fleet: Arc::clone(fleet), me: self.me, kept: Arc::clone(&self.kept) }),
             clock: Arc::new(SimClock { began: fleet.began, off_by_ms: Arc::clone(&self.off_by_ms) }),
         };
-        let runner = Runner::new(ports, config).deciding_by(rules(fleet, self.me, self.sabotage, Arc::clone(&life)));
+        let rules = rules(fleet, self.me, self.sabotage, Arc::clone(&life));
+        let mut runner = Runner::new(ports, config).deciding_by(rules);
+        let left = self.kept.lock().unwrap().clone().filter(|lead| lead.left().is_some());
+        if let Some(lead) = left.filter(|_| fleet.moving().servers[self.me].is_writable()) {
+            fleet.say(format!("{}: the new agent is left to lead without the DCS", fleet.names[self.me]));
+            runner = runner.without_dcs("it is not asked".into(), Some(lead));
+        }
         let (lease, board) = (runner.lease(), runner.board());
         assert!(life.board.set(Arc::clone(&board)).is_ok(), "a life has one agent");
         let leave = CancellationToken::new();
@@ -310,6 +324,7 @@ impl Member {
         self.freeze_machine(false);
         self.kill();
         self.guard = Guard::default();
+        *self.kept.lock().unwrap() = None;
         self.fleet.kill(self.me);
     }
 

@@ -67,6 +67,54 @@ fn in_failsafe_mode_a_primary_without_dcs_leads_on_while_all_members_accept_it()
     }
 }
 
+/// The primary `a` in failsafe mode, accepted by everybody.
+fn accepted() -> Scene {
+    let lost = |seen: &mut Observation| {
+        without_dcs(seen);
+        seen.settings.failsafe_mode = true;
+        seen.failsafe = topology(&["a", "b", "c"]);
+        seen.done.failsafe = Some([("b".into(), None), ("c".into(), None)].into());
+    };
+    scene("a", cluster().build()).running(true).with(lost)
+}
+
+#[test]
+fn a_primary_without_dcs_moves_what_it_keeps_for_members_that_stream_from_others() {
+    let at = |name: &str| SlotState { name: name.into(), restart_lsn: Some(Lsn(900)), ..SlotState::default() };
+    let told = |seen: &mut Observation| {
+        seen.done.failsafe_positions = [("b".into(), Lsn(980)), ("c".into(), Lsn(977))].into();
+        seen.instance.monitor.as_mut().unwrap().slots = vec![at("b"), at("c"), at("kept")];
+    };
+    let known = |from: serde_json::Value| {
+        let view = cluster().member_field("c", "tags", json!({"replicatefrom": from})).build();
+        move |memory: &mut Memory| {
+            memory.known_members = view.members.iter().map(|m| (m.name.clone(), m.clone())).collect();
+        }
+    };
+    let decision = accepted().with(told).remembering(known(json!("b"))).decide();
+    let [Step::LeadByFailsafe, Step::SyncSlots(sync)] = &decision.steps[..] else { panic!("{:?}", decision.steps) };
+    let moved: Vec<_> = sync.wanted.iter().map(|slot| (slot.name.as_str(), slot.advance_to)).collect();
+    assert_eq!((moved, sync.may_drop), (vec![("c", Some(Lsn(977)))], false));
+    // Who should be streaming from here looks after its slot itself, also when it is away for a moment.
+    for from in [json!("a"), json!(null)] {
+        assert_eq!(accepted().with(told).remembering(known(from)).decide().steps, [Step::LeadByFailsafe]);
+    }
+    let off = |seen: &mut Observation| seen.settings.use_slots = false;
+    let decision = accepted().with(told).with(off).remembering(known(json!("b"))).decide();
+    assert_eq!(decision.steps, [Step::LeadByFailsafe]);
+}
+
+#[test]
+fn a_watchdog_that_an_earlier_agent_has_armed_is_fed_on() {
+    let idle = |seen: &mut Observation| seen.watchdog = Watchdog::Idle;
+    let decision = accepted().with(idle).decide();
+    assert!(decision.again && decision.steps == [Step::ActivateWatchdog], "{:?}", decision.steps);
+    let decision = accepted().with(idle).with(|seen| seen.done.watchdog = Some(true)).decide();
+    assert_eq!(decision.steps, [Step::LeadByFailsafe]);
+    let decision = accepted().with(idle).with(|seen| seen.done.watchdog = Some(false)).decide();
+    assert!(matches!(task_of(&decision), Some(Task::Stop { .. })), "{:?}", decision.steps);
+}
+
 #[test]
 fn a_promise_to_a_primary_without_dcs_is_kept_even_when_the_key_was_just_taken() {
     let promised = |seen: &mut Observation| {
