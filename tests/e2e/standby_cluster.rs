@@ -67,6 +67,12 @@ async fn wait_rows(clusters: &[&Cluster], count: u64) {
     }
 }
 
+/// The slots on a member, by name.
+async fn slots(cluster: &Cluster, i: usize) -> Vec<String> {
+    let rows = cluster.sql(i, "SELECT slot_name FROM pg_replication_slots ORDER BY 1").await.unwrap_or_default();
+    rows.into_iter().filter_map(|mut row| row.remove(0)).collect()
+}
+
 /// Where a standby streams from.
 async fn sender_port(cluster: &Cluster, i: usize) -> Option<u16> {
     let answer =
@@ -93,6 +99,17 @@ async fn cross(from: &Cluster, to: &Cluster, slot: &str) -> (usize, usize) {
     (to.wait_leader(LONG, |_| true).await, wait_standby_leader(&[from, to]).await)
 }
 
+async fn health_checks_say(there: &Cluster, leader: usize, replica: usize) {
+    let codes = [("/primary", 503, 503), ("/leader", 200, 503), ("/replica", 503, 200), ("/standby_leader", 200, 503)];
+    for (path, of_leader, of_replica) in codes {
+        for (i, expected) in [(leader, of_leader), (replica, of_replica)] {
+            let what = format!("{path} of {} says {expected}", there.members[i].name);
+            let says = || async { there.get(i, path).await.is_some_and(|(code, _)| code == expected) };
+            until(&[there], &what, says).await;
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_follows_another_takes_over_and_hands_back() {
     let here = settings(json!({"slots": {"there": {"type": "physical"}}}));
@@ -103,7 +120,11 @@ async fn a_cluster_follows_another_takes_over_and_hands_back() {
 
     let port = here.members[leader].pg_port;
     let there = settings(json!({
-        "slots": {"here": {"type": "physical"}},
+        "slots": {
+            "here": {"type": "physical"},
+            "for_standby": {"type": "physical", "cluster_type": "standby"},
+            "for_primary": {"type": "physical", "cluster_type": "primary"},
+        },
         "standby_cluster": {"host": "127.0.0.1", "port": port, "primary_slot_name": "there"},
     }));
     let mut there = Cluster::new(Store::Embedded, &[Kind::Pgherd; 2], there);
@@ -118,14 +139,7 @@ async fn a_cluster_follows_another_takes_over_and_hands_back() {
     // The others cascade; the table and the health checks say who is what.
     let (second, its_port) = (1 - first, there.members[first].pg_port);
     until(&[&there, &here], "a cascade", || async { sender_port(&there, second).await == Some(its_port) }).await;
-    let codes = [("/primary", 503, 503), ("/leader", 200, 503), ("/replica", 503, 200), ("/standby_leader", 200, 503)];
-    for (path, of_leader, of_replica) in codes {
-        for (i, expected) in [(first, of_leader), (second, of_replica)] {
-            let what = format!("{path} of {} says {expected}", there.members[i].name);
-            let says = || async { there.get(i, path).await.is_some_and(|(code, _)| code == expected) };
-            until(&[&there, &here], &what, says).await;
-        }
-    }
+    health_checks_say(&there, first, second).await;
     assert!(stdout(&there.as_patronictl(&["list"])).contains("| Standby Leader |"));
     let refused = there.sql(first, "INSERT INTO t SELECT").await;
     assert!(refused.is_err(), "a standby cluster takes no rows");
@@ -140,8 +154,22 @@ async fn a_cluster_follows_another_takes_over_and_hands_back() {
     insert(&here, leader, 10).await;
     wait_rows(&[&there, &here], 20).await;
 
+    // It dies, and the first one leads again.
+    there.kill_agent(second);
+    there.kill_postmaster(second);
+    there.expire_leader_key();
+    until(&[&there, &here], "the standby leader after a failover", || async {
+        standby_leader(&there).await == Some(first) && sender_port(&there, first).await == Some(port)
+    })
+    .await;
+    there.start(second);
+    until(&[&there, &here], "a cascade again", || async { sender_port(&there, second).await == Some(its_port) }).await;
+    assert_eq!(slots(&there, first).await, ["for_standby", "here", &there.members[second].name]);
+
     // There and back again.
     let (over_there, _) = cross(&here, &there, "here").await;
+    let all = ["for_primary", "for_standby", "here", &there.members[1 - over_there].name].map(str::to_owned);
+    until(&[&there, &here], "the slots of a primary", || async { slots(&there, over_there).await == all }).await;
     assert_eq!(rows(&there, over_there).await, Some(20), "every row had arrived before anybody could write");
     insert(&there, over_there, 10).await;
     wait_rows(&[&here, &there], 30).await;
