@@ -89,11 +89,13 @@ fn server(cx: &mut Context<'_>) {
     if instance.data_dir == DataDir::Empty && cx.seen.task.is_none() {
         cx.memory.role = Some(Role::Uninitialized);
     }
-    if cx.is_starting() {
+    let is_restarting = matches!(cx.seen.task.as_ref().map(|running| &running.task), Some(Task::Restart { .. }));
+    if cx.is_starting() || (is_restarting && !instance.is_postmaster_alive) {
         cx.memory.starting_since_ms.get_or_insert(cx.seen.now_ms);
     } else {
         cx.memory.starting_since_ms = None;
-        cx.memory.start_timeout_ms = None;
+        // Asked for with a restart, it is for the start that comes after the stop.
+        cx.memory.start_timeout_ms = cx.memory.start_timeout_ms.filter(|_| is_restarting);
     }
     if !instance.accepts_connections {
         return;

@@ -230,6 +230,7 @@ impl<'a> Context<'a> {
             mode,
             action: action.to_owned(),
             stage: DemotionStage::Ordered,
+            began_ms: self.now(),
             is_released: false,
             shutdown_lsn: None,
         });

@@ -202,6 +202,9 @@ pub struct Demotion {
     pub action: String,
     /// How far.
     pub stage: DemotionStage,
+    /// When it was decided, monotonic.
+    #[serde(default)]
+    pub began_ms: u64,
     /// The key was given away.
     pub is_released: bool,
     /// The clean shutdown's position to publish with the release.

@@ -17,6 +17,7 @@ mod following;
 mod pause;
 mod slots;
 mod standby;
+mod starting;
 mod unfinished;
 mod wiped;
 
@@ -471,6 +472,7 @@ fn the_key_is_released_when_a_candidate_has_the_shutdown_checkpoint() {
                     stage: DemotionStage::Stopping,
                     is_released: false,
                     shutdown_lsn: None,
+                    began_ms: 0,
                 });
             })
     };

@@ -422,9 +422,16 @@ pub async fn spawn(spawn: &Spawn) -> Result<Postmaster, PgError> {
     command.envs(&spawn.env);
     // Not `output()`: it would take standard error as well, and wait until the server closes it.
     let child = command.spawn().map_err(|error| failed(format!("cannot be run: {error}")))?;
-    let output = tokio::time::timeout(SPAWN_LIMIT, child.wait_with_output()).await;
-    let output = output
-        .map_err(|_| PgError::Timeout(SPAWN_LIMIT, "the shell that starts the server".to_owned()))?
+    let shell = child.id().map_or(0, u32::cast_signed);
+    let output = child.wait_with_output();
+    tokio::pin!(output);
+    let output = tokio::time::timeout(SPAWN_LIMIT, &mut output)
+        .await
+        .map_err(|_| {
+            // With all that it has begun, while it can still be told that it was this shell.
+            process_tree::kill_tree(shell);
+            PgError::Timeout(SPAWN_LIMIT, "the shell that starts the server".to_owned())
+        })?
         .map_err(|error| failed(format!("cannot be run: {error}")))?;
     let said = String::from_utf8_lossy(&output.stdout);
     let pid = said.trim().parse().map_err(|_| failed(format!("the shell said `{}`", said.trim())))?;

@@ -67,6 +67,20 @@ pub fn signal(pid: i32, signal: Signal) -> bool {
     pid > 1 && kill(Pid::from_raw(pid), signal).is_ok()
 }
 
+/// It has been killed and does nothing any more, although it is still there: the kernel holds it, as a rule because a
+/// disk does not answer.
+pub fn is_killed(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    has_pending(&status, Signal::SIGKILL)
+}
+
+/// Whether `/proc/PID/status` tells of a signal that is still to be taken.
+fn has_pending(status: &str, signal: Signal) -> bool {
+    let masks = status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let bit = 1_u64 << (signal as i32 - 1);
+    masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & bit != 0)
+}
+
 /// Signals a process group.
 pub(super) fn signal_group(leader: i32, signal: Signal) {
     if leader > 1 {
@@ -125,6 +139,14 @@ mod tests {
         let me = process(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(descendants(me.parent).contains(&me));
         assert!(descendants(me.pid).iter().all(|process| process.pid != me.pid));
+    }
+
+    #[test]
+    fn a_kill_that_is_not_taken_yet_is_seen() {
+        let status = "State:\tD (disk sleep)\nSigPnd:\t0000000000000100\nShdPnd:\t0000000000000000\n";
+        assert!(has_pending(status, Signal::SIGKILL) && !has_pending(status, Signal::SIGTERM));
+        assert!(has_pending("ShdPnd:\t0000000000004100\n", Signal::SIGKILL));
+        assert!(!has_pending("", Signal::SIGKILL) && !is_killed(1));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,8 @@ struct Inner {
     known: Mutex<Known>,
     /// Held while files are written and the server is told: two writers would undo each other's work.
     rewriting: tokio::sync::Mutex<()>,
+    /// Held by whoever reads the files of the data directory for a look.
+    looks: Arc<Semaphore>,
     /// How many jobs own the state word.
     jobs: AtomicUsize,
     /// Wakes the watcher when there is another postmaster, or one to wait for.
@@ -129,6 +131,7 @@ impl Server {
             callbacks: Callbacks::new(),
             known: Mutex::default(),
             rewriting: tokio::sync::Mutex::new(()),
+            looks: Arc::new(Semaphore::new(1)),
             jobs: AtomicUsize::new(0),
             watcher: Notify::new(),
             awaits_ready: AtomicBool::new(false),

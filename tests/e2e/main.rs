@@ -16,6 +16,7 @@ mod following;
 #[path = "../support/ground.rs"]
 mod ground;
 mod guard;
+mod hanging;
 #[allow(dead_code, reason = "shared with the benchmark; a story takes what it needs")]
 mod harness;
 mod mixed;

@@ -72,6 +72,8 @@ pub(crate) struct Moving {
     pub(crate) barred_since: Vec<Option<Instant>>,
     /// Members whose agent is killed between two steps of a decision.
     pub(crate) interrupts: Vec<Option<Interrupt>>,
+    /// The disk of a member does not answer: what needs it waits, a start before it has made a process.
+    pub(crate) hanging: Vec<bool>,
     /// When a suspended machine went on.
     pub(crate) thawed: Vec<Option<Instant>>,
     /// Members an operator has asked to throw their data away, and members that are allowed to promote by hand.
@@ -130,6 +132,7 @@ impl Fleet {
                 tags,
                 barred_since,
                 interrupts: vec![None; n],
+                hanging: vec![false; n],
                 thawed: vec![None; n],
                 reinit_asked: vec![false; n],
                 by_hand: vec![None; n],

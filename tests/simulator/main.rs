@@ -169,3 +169,39 @@ async fn data_thrown_away_after_a_failed_start_is_found_out() {
     let failure = world.pass(MINUTE).await.unwrap_err();
     assert!(failure.what.contains("thrown away unasked"), "{failure:?}");
 }
+
+/// Before it has made a process; and when its disk answers again, another member leads.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_hangs_does_not_keep_the_key() {
+    let config = json!({"ttl": 30, "loop_wait": 10, "retry_timeout": 10, "primary_start_timeout": 15});
+    let plan = Plan { locals: plain(3), drift: vec![0; 3], config, sabotage: None };
+    let mut world = World::new(plan, &mut Chance::new(3));
+    world.until("bootstrap", MINUTE, World::is_healthy).await.unwrap();
+    for is_watched in [true, false] {
+        let leader = world.leader().unwrap();
+        world.fleet.moving().hanging[leader] = true;
+        world.fleet.kill(leader);
+        if is_watched {
+            world.pass(Duration::from_secs(12)).await.unwrap();
+            assert_eq!(world.leader(), Some(leader), "it still has time");
+        }
+        let others = |world: &World| world.writable().is_some_and(|now| now != leader);
+        let took = world.until("failover", MINUTE, others).await.unwrap();
+        assert!(took < Duration::from_secs(17), "the lease need not expire: {took:?}");
+        world.pass(MINUTE).await.unwrap();
+        world.fleet.moving().hanging[leader] = false;
+        world.until("rejoin", MINUTE, World::is_healthy).await.unwrap();
+        assert_ne!(world.leader(), Some(leader));
+    }
+    // Nobody else could lead: the only one that can goes on waiting.
+    let leader = world.leader().unwrap();
+    for other in (0..3).filter(|other| *other != leader) {
+        world.members[other].power_off();
+    }
+    world.fleet.moving().hanging[leader] = true;
+    world.fleet.kill(leader);
+    world.pass(2 * MINUTE).await.unwrap();
+    assert_eq!(world.leader(), Some(leader));
+    world.fleet.moving().hanging[leader] = false;
+    world.until("its disk answers", MINUTE, |world| world.writable() == Some(leader)).await.unwrap();
+}

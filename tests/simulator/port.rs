@@ -111,6 +111,14 @@ impl SimPostgres {
         self.life.run(waited).await
     }
 
+    /// Waits for the disk, which answers at once or not at all.
+    async fn disk(&self, cancel: &CancellationToken) -> Result<(), PgError> {
+        while self.fleet.moving().hanging[self.me] {
+            self.take(LOOK_EVERY, cancel).await?;
+        }
+        Ok(())
+    }
+
     async fn takes(&self, from: u64, to: u64) {
         let time = self.lot(from, to);
         self.life.run(sleep(time)).await;
@@ -286,6 +294,7 @@ impl Postgres for SimPostgres {
 
     async fn start(&self, plan: &StartPlan, cancel: &CancellationToken) -> Result<Started, PgError> {
         self.takes(10, 80).await;
+        self.disk(cancel).await?;
         if cancel.is_cancelled() {
             return Err(PgError::Cancelled);
         }
@@ -564,6 +573,7 @@ impl Postgres for SimPostgres {
 
     async fn crash_recovery(&self, cancel: &CancellationToken) -> Result<(), PgError> {
         self.take(self.lot(100, 800), cancel).await?;
+        self.disk(cancel).await?;
         let mut moving = self.fleet.moving();
         let number = moving.number();
         let server = &mut moving.servers[self.me];

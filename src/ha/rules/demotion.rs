@@ -11,6 +11,10 @@ use crate::ha::reason::Reason;
 /// How long a released key is left to the others before this node starts again.
 const STAND_BACK_MS: u64 = 2_000;
 
+/// An immediate stop kills what does not end, so it is over much sooner. A server that neither ends nor dies must not
+/// keep the key from the others; the lease's deadline, the guard and the watchdog see to it from then on.
+const IMMEDIATE_STOP_MS: u64 = 30_000;
+
 /// How soon a candidate is asked again whether it has received the shutdown checkpoint.
 const ASK_AGAIN_MS: u64 = 100;
 
@@ -76,6 +80,11 @@ fn stopping(cx: &mut Context<'_>) -> Option<Flow> {
         return in_progress(cx);
     }
     if demotion.mode == DemoteMode::Offline {
+        return in_progress(cx);
+    }
+    if demotion.mode == DemoteMode::Immediate && cx.now().saturating_sub(demotion.began_ms) > IMMEDIATE_STOP_MS {
+        cx.warn("the server neither ends nor dies; the leader key is left to expire");
+        cx.step(Step::QuitNow);
         return in_progress(cx);
     }
     match cx.renewal() {

@@ -167,6 +167,7 @@ fn who_was_switched_away_from_comes_back_also_where_nothing_can_be_rewound() {
                 stage: DemotionStage::Stopped,
                 is_released: true,
                 shutdown_lsn: None,
+                began_ms: 0,
             });
         })
         .decide();

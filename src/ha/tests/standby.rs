@@ -31,6 +31,7 @@ fn stopped_by_demotion(mode: DemoteMode) -> Scene {
         stage: DemotionStage::Stopping,
         is_released: false,
         shutdown_lsn: None,
+        began_ms: 0,
     };
     scene("a", cluster().build())
         .stopped("shut down")

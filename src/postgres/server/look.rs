@@ -104,7 +104,7 @@ pub(super) async fn look(inner: &Arc<Inner>, ask: &Look) -> InstanceState {
 /// While the disk does not answer, the files are what they were when it last did; the process table is in memory.
 async fn look_at_files(inner: &Arc<Inner>, limit: Duration) -> Option<Files> {
     let here = Arc::clone(inner);
-    let looked = tokio::task::spawn_blocking(move || {
+    let look = move || {
         let directory = here.site.data_dir();
         let control_stamp = std::fs::metadata(directory.join("global/pg_control"))
             .ok()
@@ -125,8 +125,18 @@ async fn look_at_files(inner: &Arc<Inner>, limit: Duration) -> Option<Files> {
             data_dir: present,
             control_stamp,
         }
-    });
-    if let Ok(Ok(files)) = timeout(limit, looked).await {
+    };
+    // One at a time: while the disk does not answer, each of them would take a thread and not give it back.
+    let looked = async {
+        let permit = Arc::clone(&inner.looks).acquire_owned().await.ok()?;
+        let looked = tokio::task::spawn_blocking(move || {
+            let files = look();
+            drop(permit);
+            files
+        });
+        looked.await.ok()
+    };
+    if let Ok(Some(files)) = timeout(limit, looked).await {
         return Some(files);
     }
     tracing::warn!("the file system of the data directory did not answer within {limit:?}");

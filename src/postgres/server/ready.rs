@@ -33,8 +33,12 @@ pub(super) enum Probe {
 }
 
 /// The state that a server writes into its own pid file; it costs nothing to look, and is missing for a moment only.
-pub(super) fn says_ready(inner: &Inner, postmaster: Postmaster) -> bool {
-    let file = PidFile::read(&inner.site.data_dir()).filter(|file| file.pid == postmaster.pid);
+/// Looks after this pause. The disk may not answer, so the caller waits for other things as well.
+pub(super) async fn says_ready(inner: &Inner, postmaster: Postmaster, pause: Duration) -> bool {
+    tokio::time::sleep(pause).await;
+    let directory = inner.site.data_dir();
+    let read = blocking(move || Ok(PidFile::read(&directory))).await;
+    let file = read.ok().flatten().filter(|file| file.pid == postmaster.pid);
     file.and_then(|file| file.status).as_deref() == Some("ready")
 }
 
@@ -120,8 +124,8 @@ async fn watch_one(inner: &Arc<Inner>, postmaster: Postmaster) {
                 }
                 pause = TICK;
             }
-            () = tokio::time::sleep(pause), if waits => {
-                if !says_ready(inner, postmaster) {
+            says_ready = says_ready(inner, postmaster, pause), if waits => {
+                if !says_ready {
                     continue;
                 }
                 pause = match probe(inner).await {

@@ -72,7 +72,12 @@ pub(super) async fn start(
         return Err(PgError::Cancelled);
     }
     let mut stranger = None;
-    match inner.site.named() {
+    let named = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(PgError::Cancelled),
+        named = stop::named(inner) => named?,
+    };
+    match named {
         Named::Postmaster(_) => {
             tracing::error!("Cannot start PostgreSQL because one is already running.");
             inner.site.set_state(State::Starting);
@@ -107,7 +112,7 @@ async fn start_now(
     cancel: &CancellationToken,
 ) -> Result<Started, PgError> {
     inner.sessions.clear();
-    let mut spawn = prepare(inner, plan).await?;
+    let mut spawn = prepared(inner, plan, cancel).await?;
     if let Some(pid) = stranger {
         tracing::info!("Telling pg_ctl that it is safe to ignore postmaster.pid for process {pid}");
         spawn.env.insert("PG_GRANDPARENT_PID".to_owned(), pid.to_string());
@@ -152,22 +157,31 @@ async fn see_off(postmaster: Postmaster) {
     }
 }
 
+/// A disk that does not answer holds the writing up, but not whoever calls the start off: the writing goes on beside,
+/// with the writers' lock in its hands, so that all that a later start writes comes after it.
+async fn prepared(inner: &Arc<Inner>, plan: &StartPlan, cancel: &CancellationToken) -> Result<Spawn, PgError> {
+    let (here, plan) = (Arc::clone(inner), plan.clone());
+    let preparing = tokio::spawn(async move { prepare(&here, &plan).await });
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => {
+            tracing::info!("PostgreSQL start cancelled while its files were being written.");
+            Err(PgError::Cancelled)
+        }
+        prepared = preparing => {
+            prepared.unwrap_or_else(|error| Err(PgError::Refused(format!("writing the files broke off: {error}"))))
+        }
+    }
+}
+
 /// Writes everything and composes the command line.
 async fn prepare(inner: &Arc<Inner>, plan: &StartPlan) -> Result<Spawn, PgError> {
     let _rewriting = inner.rewriting.lock().await;
-    let (mut config, directory) = (inner.site.config(), inner.site.data_dir());
-    let major = version::of_data_dir(&directory).ok_or_else(|| {
-        PgError::Refused(format!("{}: no PG_VERSION to be read, so there is no cluster to start", directory.display()))
-    })?;
-    version::check(major)?;
+    let mut config = inner.site.config();
     inner.site.fix_address(None);
     let config_file = inner.site.config_file();
-    let (recovery, signal) = recovery_settings(inner, plan, major, &config_file)?;
-    let is_standby = match signal {
-        Signal::Standby => true,
-        Signal::Keep => data_dir::is_recovery_configured(&directory),
-        Signal::Remove => false,
-    };
+    let (here, planned) = (Arc::clone(inner), plan.clone());
+    let (recovery, signal, is_standby) = blocking(move || kind_of_start(&here, &planned)).await?;
     let mut wanted = settings::wanted_parameters(inner).await?;
     let mut pending: BTreeMap<String, PendingValue> = BTreeMap::new();
     if is_standby {
@@ -198,6 +212,22 @@ async fn prepare(inner: &Arc<Inner>, plan: &StartPlan) -> Result<Spawn, PgError>
     known.recovery = Some(recovery);
     known.pending = pending;
     Ok(Spawn { program: inner.site.program_path("postgres"), args, env: BTreeMap::new() })
+}
+
+/// The recovery settings of a start, what is to be done to the signal files, and whether it will be a standby.
+fn kind_of_start(inner: &Inner, plan: &StartPlan) -> Result<(BTreeMap<String, String>, Signal, bool), PgError> {
+    let directory = inner.site.data_dir();
+    let major = version::of_data_dir(&directory).ok_or_else(|| {
+        PgError::Refused(format!("{}: no PG_VERSION to be read, so there is no cluster to start", directory.display()))
+    })?;
+    version::check(major)?;
+    let (recovery, signal) = recovery_settings(inner, plan, major, &inner.site.config_file())?;
+    let is_standby = match signal {
+        Signal::Standby => true,
+        Signal::Keep => data_dir::is_recovery_configured(&directory),
+        Signal::Remove => false,
+    };
+    Ok((recovery, signal, is_standby))
 }
 
 /// The recovery settings of a start. Those of a standby need the password file as well.
@@ -255,10 +285,11 @@ async fn wait(
                 wait_in_background(inner);
                 return Ok(Started::StillStarting);
             }
-            () = tokio::time::sleep(pause) => {}
-        }
-        if !ready::says_ready(inner, postmaster) {
-            continue;
+            says_ready = ready::says_ready(inner, postmaster, pause) => {
+                if !says_ready {
+                    continue;
+                }
+            }
         }
         match ready::probe(inner).await {
             Probe::Ready => {

@@ -1,5 +1,6 @@
 //! Stopping: the signal, what the control file says on the way, and harder means when it takes too long.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
 /// After SIGKILL only the kernel can still hold a process.
 const KILLED_LIMIT: Duration = Duration::from_secs(10);
 
+/// The files of a stopped server may be on a disk that does not answer.
+const FILES_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long processes of a dead postmaster get to notice its death.
 const ORPHANS_LIMIT: Duration = Duration::from_millis(500);
 
@@ -40,11 +44,12 @@ pub(super) async fn stop(
     cancel: &CancellationToken,
 ) -> Result<(), PgError> {
     let _job = inner.job();
-    let was_running = inner.site.is_running();
+    let named = named_in_time(inner).await;
+    let was_running = matches!(named, Named::Postmaster(_));
     if was_running && !(plan.checkpoint && plan.mode == StopMode::Fast) {
         inner.site.set_state(State::Stopping);
     }
-    let result = stop_keeping_state(inner, plan, progress, cancel).await;
+    let result = stop_named(inner, named, plan, progress, cancel).await;
     match &result {
         Ok(()) if was_running => inner.site.set_state(State::Stopped),
         Ok(()) | Err(PgError::Cancelled) => {}
@@ -63,7 +68,38 @@ pub(super) async fn stop_keeping_state(
     progress: Option<mpsc::Sender<StopProgress>>,
     cancel: &CancellationToken,
 ) -> Result<(), PgError> {
-    let postmaster = match inner.site.named() {
+    let named = named_in_time(inner).await;
+    stop_named(inner, named, plan, progress, cancel).await
+}
+
+/// Whom the pid file names, the one remembered before it.
+pub(super) async fn named(inner: &Arc<Inner>) -> Result<Named, PgError> {
+    if let Some(postmaster) = inner.site.postmaster.living() {
+        return Ok(Named::Postmaster(postmaster));
+    }
+    let here = Arc::clone(inner);
+    blocking(move || Ok(here.site.named())).await
+}
+
+/// A disk that does not answer names nobody: a server that was seen before it hung is remembered.
+async fn named_in_time(inner: &Arc<Inner>) -> Named {
+    match tokio::time::timeout(FILES_LIMIT, named(inner)).await {
+        Ok(Ok(named)) => named,
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("the pid file could not be read within {FILES_LIMIT:?}; no server is known to run");
+            Named::Nobody
+        }
+    }
+}
+
+async fn stop_named(
+    inner: &Arc<Inner>,
+    named: Named,
+    plan: &StopPlan,
+    progress: Option<mpsc::Sender<StopProgress>>,
+    cancel: &CancellationToken,
+) -> Result<(), PgError> {
+    let postmaster = match named {
         Named::Postmaster(postmaster) => postmaster,
         Named::SingleUser(pid) => {
             tracing::warn!("Cannot stop server; single-user server is running (PID: {pid})");
@@ -216,8 +252,15 @@ impl Stopping<'_> {
             Ok(())
         })
         .await?;
-        let ended = tokio::time::timeout(KILLED_LIMIT, postmaster.ended()).await;
-        ended.map_err(|_| PgError::Timeout(KILLED_LIMIT, format!("end of process {} after SIGKILL", postmaster.pid)))
+        if tokio::time::timeout(KILLED_LIMIT, postmaster.ended()).await.is_ok() {
+            return Ok(());
+        }
+        if process_tree::is_killed(postmaster.pid) {
+            // It will not do anything any more, whenever the kernel lets go of it.
+            tracing::warn!("process {} is killed, but the kernel holds it: does its disk answer?", postmaster.pid);
+            return Ok(());
+        }
+        Err(PgError::Timeout(KILLED_LIMIT, format!("end of process {} after SIGKILL", postmaster.pid)))
     }
 
     /// Says once that no more WAL will be written, and how far it goes. The program has the last word on that.
@@ -241,14 +284,27 @@ impl Stopping<'_> {
 /// Ends what a dead postmaster left behind: its children notice its death, but not all at once, and while one of them
 /// lives it may still write, and no new server can start.
 pub(super) async fn end_orphans(inner: &Inner) {
-    let directory = inner.site.data_dir();
+    if tokio::time::timeout(FILES_LIMIT, end_known_orphans(inner.site.data_dir())).await.is_err() {
+        tracing::warn!("whether a dead postmaster left processes behind could not be seen within {FILES_LIMIT:?}");
+    }
+}
+
+async fn end_known_orphans(directory: PathBuf) {
     let until = Instant::now() + ORPHANS_LIMIT;
-    while process::has_orphans(&directory) {
-        if Instant::now() > until {
-            let killed = process::kill_orphans(&directory);
-            tracing::warn!("killed {killed} processes that a dead postmaster left behind");
-            break;
+    loop {
+        let (here, is_late) = (directory.clone(), Instant::now() > until);
+        let left = blocking(move || match process::has_orphans(&here) {
+            true if is_late => Ok(Some(process::kill_orphans(&here))),
+            true => Ok(Some(0)),
+            false => Ok(None),
+        });
+        match left.await {
+            Ok(Some(killed)) if is_late => {
+                tracing::warn!("killed {killed} processes that a dead postmaster left behind");
+                return;
+            }
+            Ok(Some(_)) => tokio::time::sleep(TICK).await,
+            _ => return,
         }
-        tokio::time::sleep(TICK).await;
     }
 }
