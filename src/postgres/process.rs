@@ -347,6 +347,14 @@ pub fn stop_at_once(
     grace: Duration,
 ) -> (usize, usize) {
     let mut postmasters: Vec<Postmaster> = known.into_iter().collect();
+    let mut killed = 0;
+    if grace.is_zero() {
+        // Too late already: another member may lead. Whoever still answers clients must not wait for the look around.
+        let late = postmasters.iter().filter(|postmaster| postmaster.start_ticks < started_before);
+        let late = late.filter(|postmaster| postmaster.is_alive());
+        killed += late.map(|postmaster| process_tree::kill_with_children(postmaster.pid)).sum::<usize>();
+    }
+    let told = usize::from(killed > 0);
     if let Named::Postmaster(postmaster) = named(data_dir, "postgres") {
         postmasters.push(postmaster);
     }
@@ -361,13 +369,12 @@ pub fn stop_at_once(
         std::thread::sleep(pause);
         left -= pause;
     }
-    let mut killed = 0;
     for postmaster in postmasters.iter().filter(|postmaster| postmaster.is_alive()) {
         killed += usize::from(process_tree::kill_tree(postmaster.pid));
     }
     let rest = servers_in(data_dir).into_iter().filter(|process| process.start_ticks < started_before);
     killed += rest.filter(|p| !p.is_zombie && process_tree::signal(p.pid, Signal::SIGKILL)).count();
-    (postmasters.len(), killed)
+    (postmasters.len().max(told), killed)
 }
 
 /// Nothing of this server runs: neither the postmaster that was known, nor one that the pid file names, nor a process

@@ -26,7 +26,7 @@ const REPEAT: Duration = Duration::from_millis(200);
 
 /// An immediate stop gives nobody time: PostgreSQL itself kills its processes after five seconds. A server that still
 /// stands is deaf, for example while it waits for a file in its start.
-const IMMEDIATE_LIMIT: Duration = Duration::from_secs(10);
+const IMMEDIATE_LIMIT: Duration = Duration::from_secs(6);
 
 /// After SIGKILL only the kernel can still hold a process.
 const KILLED_LIMIT: Duration = Duration::from_secs(10);
