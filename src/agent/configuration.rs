@@ -274,7 +274,7 @@ fn node(local: &LocalConfig, postgres: Option<&PostgresConfig>, dynamic: &Map<St
         proxy_url: postgres.and_then(PostgresConfig::proxy_url),
         may_bootstrap: local.bootstrap.is_some(),
         initial_config: if dynamic.is_empty() { initial.unwrap_or_default() } else { dynamic.clone() },
-        has_leaderless_method: postgres.is_some_and(PostgresConfig::has_leaderless_method),
+        has_leaderless_method: postgres.is_some_and(|config| !config.leaderless_methods().is_empty()),
         remove_on_divergence: postgres.is_some_and(|config| config.remove_data_directory_on_diverged_timelines),
         remove_on_rewind_failure: postgres.is_some_and(|config| config.remove_data_directory_on_rewind_failure),
     }

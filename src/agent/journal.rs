@@ -128,7 +128,59 @@ fn closing_quote(quoted: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::cluster::InstanceState;
+    use crate::config::Dynamic;
+    use crate::ha::{Done, Node, Snapshot, Watchdog, decide};
+
+    fn observation(scope: &str) -> Observation {
+        Observation {
+            now_ms: 1,
+            wall_ms: 1,
+            node: Node { scope: scope.to_owned(), ..Node::default() },
+            view: Snapshot::Read(Box::default()),
+            settings: Dynamic::from_document(&serde_json::Map::new()).0,
+            instance: InstanceState::default(),
+            leads_until_ms: None,
+            task: None,
+            ended: None,
+            requests: Vec::new(),
+            failsafe: BTreeMap::new(),
+            failsafe_ping: None,
+            watchdog: Watchdog::default(),
+            is_leaving: false,
+            done: Done::default(),
+        }
+    }
+
+    /// Neither many decisions nor long ones make it large, and the newest is always there, fit to be decided anew.
+    #[test]
+    fn it_keeps_the_newest_within_bounds() {
+        for (scope, least) in
+            [("demo".to_owned(), KEPT / 2), ("x".repeat(KEPT_BYTES / 10), 1), ("y".repeat(KEPT_BYTES), 1)]
+        {
+            let mut journal = Journal::default();
+            let mut seen = observation(&scope);
+            for now_ms in 1..=2 * u64::try_from(KEPT).unwrap() {
+                seen.now_ms = now_ms;
+                let memory = Memory::default();
+                journal.record(&seen, &memory, &decide(&seen, &memory));
+            }
+            let lines = journal.lines();
+            assert!(lines.len() >= least && lines.len() <= KEPT, "{}", lines.len());
+            let bytes: usize = lines.iter().map(String::len).sum();
+            assert!(bytes == journal.bytes && (bytes <= KEPT_BYTES || lines.len() == 1), "{bytes}");
+            let mut line: Value = serde_json::from_str(lines.last().unwrap()).unwrap();
+            let mut take = |part: &str| line[part].take();
+            let again: Observation = serde_json::from_value(take("seen")).unwrap();
+            let memory: Memory = serde_json::from_value(take("memory")).unwrap();
+            let decision: Decision = serde_json::from_value(take("decision")).unwrap();
+            assert_eq!(again, seen);
+            assert_eq!(decide(&again, &memory), decision);
+        }
+    }
 
     #[test]
     fn secrets_are_hidden_wherever_they_stand() {

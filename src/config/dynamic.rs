@@ -347,7 +347,7 @@ impl SynchronousMode {
 
 impl StandbyCluster {
     /// `None` unless the section says where to replicate from.
-    fn read(section: &Section<'_>) -> Option<Self> {
+    pub(super) fn read(section: &Section<'_>) -> Option<Self> {
         let is_given = |key: &str| section.value(key).is_some_and(is_truthy);
         if !["host", "port", "restore_command"].into_iter().any(is_given) {
             return None;

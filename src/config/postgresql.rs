@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use crate::cluster::MemberName;
-use crate::cluster::tags::as_boolish;
 use crate::cluster::tags::is_truthy;
 
 use super::address::{join_host_port, split_host_port};
+use super::dynamic::StandbyCluster;
 use super::finding::{ConfigError, Finding};
 use super::local::LocalConfig;
 use super::parameters::{self, canonical_name, is_controlled, is_recovery_parameter};
@@ -66,6 +66,8 @@ pub struct PostgresConfig {
     pub recovery_conf: BTreeMap<String, String>,
     /// Replica creation methods in order.
     pub create_replica_methods: Vec<String>,
+    /// The same of the standby cluster that this node is a member of, if it is of one.
+    pub standby_methods: Option<Vec<String>>,
     /// Sections of custom methods.
     pub methods: BTreeMap<String, Map<String, Value>>,
     /// Options of `pg_basebackup`, list or map.
@@ -128,10 +130,14 @@ impl PostgresConfig {
         Some(format!("postgres://{}/{}", self.proxy_address.as_ref()?, self.database))
     }
 
-    /// One of the configured methods makes a replica without a leader to copy from.
-    pub fn has_leaderless_method(&self) -> bool {
-        let says = |method: &String| self.methods.get(method)?.get("no_leader").and_then(as_boolish);
-        self.create_replica_methods.iter().any(|method| says(method) == Some(true))
+    /// The methods that make a replica without a leader to copy from, in order.
+    pub fn leaderless_methods(&self) -> Vec<String> {
+        let needs_none = |method: &&String| {
+            let section = self.methods.get(*method).filter(|_| *method != "basebackup");
+            section.and_then(|section| section.get("no_leader")).is_some_and(is_truthy)
+        };
+        let configured = self.standby_methods.as_ref().unwrap_or(&self.create_replica_methods);
+        configured.iter().filter(needs_none).cloned().collect()
     }
 
     /// Makes the effective configuration of the server: defaults, then the dynamic document, then the node's own file.
@@ -151,6 +157,11 @@ impl PostgresConfig {
         let mut config = Self::read(local, &section)?;
 
         let mut found = Vec::new();
+        // Whoever reads the settings of the cluster has said what is wrong with them.
+        let said = Findings::default();
+        let top = Section::top(dynamic, &said);
+        config.standby_methods =
+            StandbyCluster::read(&top.section("standby_cluster")).map(|standby| standby.create_replica_methods);
         config.parameters = parameters::with_defaults(shared_parameters, &mut found);
         found.into_iter().for_each(|finding| findings.add(finding));
         for map in [shared_parameters, own_parameters] {
@@ -194,6 +205,7 @@ impl PostgresConfig {
             pg_ident: section.texts("pg_ident").filter(|lines| !lines.is_empty()),
             custom_conf: section.text("custom_conf"),
             recovery_conf: recovery_conf(section),
+            standby_methods: None,
             create_replica_methods: section
                 .texts("create_replica_methods")
                 .or_else(|| section.texts("create_replica_method"))

@@ -596,6 +596,22 @@ fn an_empty_data_directory_is_bootstrapped_or_cloned() {
     let decision = scene("a", empty).play(&[lost]);
     assert_eq!(decision.reason.to_string(), "failed to acquire initialize lock");
 
+    let may_not: fn(&mut Observation) = |seen| seen.node.may_bootstrap = false;
+    let must_not: fn(&mut Observation) =
+        |seen| seen.node.tags = [("nofailover".to_owned(), json!(true))].into_iter().collect();
+    for change in [may_not, must_not] {
+        let decision = scene("a", ClusterView::default()).with(change).decide();
+        assert_eq!(decision.reason.to_string(), "waiting for leader to bootstrap");
+    }
+    // Somebody else bootstraps: a method that needs no leader waits for what comes of it.
+    for (initialize, line) in
+        [("", "waiting for leader to bootstrap"), (SYSTEM_ID, "trying to bootstrap (without leader)")]
+    {
+        let view = ClusterView { initialize: Some(initialize.into()), ..ClusterView::default() };
+        let decision = scene("a", view).with(|seen| seen.node.has_leaderless_method = true).decide();
+        assert_eq!(decision.reason.to_string(), line);
+    }
+
     let decision = scene("d", cluster().build()).decide();
     assert_eq!(decision.reason.to_string(), "trying to bootstrap from leader 'a'");
     let view = cluster().member_field("c", "tags", json!({"clonefrom": true})).build();

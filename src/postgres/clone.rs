@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::State;
 use crate::cluster::tags::is_truthy;
+use crate::cluster::{State, Unfinished};
 
 use super::bootstrap::script_text;
 use super::programs::{Program, options};
@@ -58,6 +58,13 @@ async fn try_methods(site: &Site, plan: &ClonePlan, cancel: &CancellationToken) 
     let mut last =
         PgError::Refused("no replica creation method can work without a source; wait for a leader".to_owned());
     let methods = methods(site, plan);
+    if !methods.is_empty() {
+        let begin = |data_dir: &Path| {
+            unfinished::note(data_dir, Unfinished::Clone);
+            Ok(())
+        };
+        on_disk(site, begin).await?;
+    }
     for method in &methods {
         if cancel.is_cancelled() {
             last = PgError::Cancelled;
@@ -70,7 +77,7 @@ async fn try_methods(site: &Site, plan: &ClonePlan, cancel: &CancellationToken) 
         match result {
             Ok(()) => {
                 tracing::info!("replica has been created using {method}");
-                return Ok(());
+                return on_disk(site, unfinished::forget).await;
             }
             Err(error) => last = error,
         }
@@ -81,6 +88,7 @@ async fn try_methods(site: &Site, plan: &ClonePlan, cancel: &CancellationToken) 
     if !methods.is_empty() {
         // What a method wanted kept was for another method: half of a cluster must not be started.
         empty(site).await?;
+        on_disk(site, unfinished::forget).await?;
     }
     Err(last)
 }
@@ -89,17 +97,15 @@ async fn try_methods(site: &Site, plan: &ClonePlan, cancel: &CancellationToken) 
 /// only those that need none.
 fn methods(site: &Site, plan: &ClonePlan) -> Vec<String> {
     let config = site.config();
-    let remote = plan.source.as_ref().filter(|upstream| upstream.member.is_none());
-    let configured = match (&plan.source, remote) {
-        _ if plan.basebackup_only => Vec::new(),
-        (_, Some(remote)) => remote.create_replica_methods.clone(),
-        (Some(source), None) if !source.create_replica_methods.is_empty() => source.create_replica_methods.clone(),
-        _ => config.create_replica_methods.clone(),
+    let configured = match &plan.source {
+        None if plan.basebackup_only => return Vec::new(),
+        None => return config.leaderless_methods(),
+        Some(_) if plan.basebackup_only => Vec::new(),
+        Some(remote) if remote.member.is_none() => remote.create_replica_methods.clone(),
+        Some(source) if !source.create_replica_methods.is_empty() => source.create_replica_methods.clone(),
+        Some(_) => config.create_replica_methods.clone(),
     };
-    let methods = if configured.is_empty() { vec![BASEBACKUP.to_owned()] } else { configured };
-    let needs_no_leader =
-        |method: &String| section(site, method).is_some_and(|section| section.get("no_leader").is_some_and(is_truthy));
-    methods.into_iter().filter(|method| plan.source.is_some() || needs_no_leader(method)).collect()
+    if configured.is_empty() { vec![BASEBACKUP.to_owned()] } else { configured }
 }
 
 /// A custom method's section. `basebackup` is never custom: its section holds options.
@@ -245,14 +251,19 @@ fn custom_command(
     (command, section.iter().map(|(name, value)| format!("--{name}={}", script_text(value))).collect())
 }
 
-/// Removes what is in the data directory, off the runtime's own threads: there may be much.
+/// Removes what is in the data directory.
 async fn empty(site: &Site) -> Result<(), PgError> {
-    let data_dir = site.data_dir();
-    if fs::read_dir(&data_dir).map_or(true, |mut entries| entries.next().is_none()) {
+    if fs::read_dir(site.data_dir()).map_or(true, |mut entries| entries.next().is_none()) {
         return Ok(());
     }
-    let removed = tokio::task::spawn_blocking(move || remove_data_dir(&data_dir)).await;
-    removed.unwrap_or_else(|error| Err(PgError::Refused(format!("removal of the data directory broke off: {error}"))))
+    on_disk(site, remove_data_dir).await
+}
+
+/// Work on the data directory, off the runtime's own threads: there may be much.
+async fn on_disk(site: &Site, work: fn(&Path) -> Result<(), PgError>) -> Result<(), PgError> {
+    let data_dir = site.data_dir();
+    let done = tokio::task::spawn_blocking(move || work(&data_dir)).await;
+    done.unwrap_or_else(|error| Err(PgError::Refused(format!("work on the data directory broke off: {error}"))))
 }
 
 /// Puts configuration files back that the backup does not contain (when they live outside of the data directory),

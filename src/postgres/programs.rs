@@ -361,7 +361,8 @@ pub fn options(tool: &str, configured: &Value, forbidden: &[&str]) -> (Vec<Strin
         Value::Null => {}
         Value::Object(map) => {
             for (name, value) in map.iter().filter(|(name, value)| !name.is_empty() && is_truthy(value)) {
-                take(name, Some(plain_text(value)));
+                // `data-checksums: true` can only mean the option itself.
+                take(name, (*value != Value::Bool(true)).then(|| plain_text(value)));
             }
         }
         Value::Array(items) => {

@@ -29,8 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::cluster::{
-    ControlData, DataDir, HistoryLine, InstanceState, PendingValue, Role, SlotTending, State, Timeline, Unfinished,
-    Upstream,
+    ControlData, HistoryLine, InstanceState, PendingValue, Role, SlotTending, State, Timeline, Unfinished, Upstream,
 };
 use crate::config::{BootstrapConfig, PostgresConfig};
 
@@ -41,8 +40,8 @@ use super::site::Site;
 use super::slots::keeper::Keeper;
 use super::{
     Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Recovery, Rewound, SlotSync, StartPlan,
-    Started, StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, data_dir, query, removal,
-    rewind, slots, unfinished,
+    Started, StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, query, removal, rewind,
+    slots, unfinished,
 };
 
 /// One question to our own server, unless a look has less time for it.
@@ -241,15 +240,6 @@ impl Inner {
         *known = Known { role, managed, feedback, ..Known::default() };
     }
 
-    async fn note(&self, what: Unfinished) -> Result<(), PgError> {
-        let data_dir = self.site.data_dir();
-        blocking(move || {
-            unfinished::note(&data_dir, what);
-            Ok(())
-        })
-        .await
-    }
-
     async fn remove(&self, how: fn(&std::path::Path) -> Result<(), PgError>) -> Result<(), PgError> {
         let _job = self.job();
         if self.site.is_running() {
@@ -348,7 +338,12 @@ impl Postgres for Server {
         };
         let _job = self.inner.job();
         self.inner.forget_data();
-        self.inner.note(Unfinished::Bootstrap).await?;
+        let data_dir = self.inner.site.data_dir();
+        blocking(move || {
+            unfinished::note(&data_dir, Unfinished::Bootstrap);
+            Ok(())
+        })
+        .await?;
         let state = match bootstrap::create(&self.inner.site, config, cancel).await? {
             bootstrap::Made::New => State::Starting,
             bootstrap::Made::Restored(recovering) => {
@@ -370,13 +365,7 @@ impl Postgres for Server {
     async fn clone_from(&self, plan: &ClonePlan, cancel: &CancellationToken) -> Result<(), PgError> {
         let _job = self.inner.job();
         self.inner.forget_data();
-        self.inner.note(Unfinished::Clone).await?;
-        let result = clone::clone_from(&self.inner.site, plan, cancel).await;
-        // What a failure has left, if anything, is not worth more than before.
-        if result.is_ok() || data_dir::look(&self.inner.site.data_dir()) == DataDir::Empty {
-            self.forget_unfinished().await?;
-        }
-        result
+        clone::clone_from(&self.inner.site, plan, cancel).await
     }
 
     async fn check_divergence(&self, leader: &Upstream) -> Divergence {

@@ -89,6 +89,7 @@ fn config(name: &str, root: &std::path::Path) -> PostgresConfig {
         custom_conf: None,
         recovery_conf: Default::default(),
         create_replica_methods: Vec::new(),
+        standby_methods: None,
         methods: Default::default(),
         basebackup: json!([{"checkpoint": "fast"}]),
         rewind_options: json!(null),

@@ -111,6 +111,18 @@ fn methods_are_the_sections_that_are_nothing_else() {
 }
 
 #[test]
+fn who_needs_no_leader_is_one_of_the_list_that_counts() {
+    let own = "postgresql: {create_replica_methods: [basebackup, far, near, gone], basebackup: {no_leader: true}, \
+               far: {no_leader: 1}, near: {no_leader: false}, other: {no_leader: true}}";
+    assert_eq!(build(own, json!({})).0.leaderless_methods(), ["far"]);
+    let standby = |methods: Value| json!({"standby_cluster": {"host": "x", "create_replica_methods": methods}});
+    assert_eq!(build(own, standby(json!(["near", "other"]))).0.leaderless_methods(), ["other"]);
+    assert!(build(own, standby(json!([]))).0.leaderless_methods().is_empty());
+    // Of no standby cluster: there is nothing to replicate from.
+    assert_eq!(build(own, json!({"standby_cluster": {}})).0.leaderless_methods(), ["far"]);
+}
+
+#[test]
 fn unusable_shapes_are_errors() {
     let error = |more: &str, dynamic: Value| {
         PostgresConfig::build(&local(more), dynamic.as_object().unwrap()).unwrap_err().to_string()

@@ -69,9 +69,9 @@ fn option_lists() {
     assert_eq!(args, ["--data-checksums", "--encoding=UTF8", "--locale=C", "--wal-segsize=16"]);
     assert!(refused.is_empty());
 
-    let map = json!({"max-rate": "100M", "checkpoint": "fast", "verbose": false, "label": ""});
+    let map = json!({"max-rate": "100M", "checkpoint": "fast", "verbose": false, "label": "", "no-sync": true});
     let (args, _) = options("basebackup", &map, &[]);
-    assert_eq!(args, ["--max-rate=100M", "--checkpoint=fast"]);
+    assert_eq!(args, ["--max-rate=100M", "--checkpoint=fast", "--no-sync"]);
 
     let bad = json!([{"pgdata": "/x"}, "pgdata=/x", {"a": "1", "b": "2"}, 7]);
     let (args, refused) = options("initdb", &bad, &["pgdata"]);

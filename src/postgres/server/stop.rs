@@ -28,6 +28,9 @@ const REPEAT: Duration = Duration::from_millis(200);
 /// stands is deaf, for example while it waits for a file in its start.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(6);
 
+/// How long an immediate stop waits for the script before it: another member may lead already.
+const BEFORE_IMMEDIATE_LIMIT: Duration = Duration::from_secs(1);
+
 /// After SIGKILL only the kernel can still hold a process.
 const KILLED_LIMIT: Duration = Duration::from_secs(10);
 
@@ -116,7 +119,7 @@ async fn stop_named(
     if inner.site.state().0 != State::Restarting {
         inner.site.set_state(State::Stopping);
     }
-    before_stop(inner, cancel).await?;
+    before_stop(inner, plan.mode, postmaster, cancel).await?;
     inner.keeper.end();
     if inner.sessions.clear() {
         tracing::info!("closed patroni connections to postgres");
@@ -159,20 +162,40 @@ async fn checkpoint_before(
     Ok(())
 }
 
-/// The operator's script. Its result is only logged.
-async fn before_stop(inner: &Inner, cancel: &CancellationToken) -> Result<(), PgError> {
+/// The operator's script. Its result is only logged. It is given the time it takes, but never more than the server has:
+/// that may be told to quit meanwhile because the lease has run out, and an immediate stop has no time to give.
+async fn before_stop(
+    inner: &Inner,
+    mode: StopMode,
+    postmaster: Postmaster,
+    cancel: &CancellationToken,
+) -> Result<(), PgError> {
     let config = inner.site.config();
     let Some(command) = config.before_stop.as_deref().filter(|command| !command.trim().is_empty()) else {
         return Ok(());
     };
-    let ran = match Program::script(command) {
-        Ok(program) => program.run(cancel).await,
-        Err(error) => Err(error),
+    let program = match Program::script(command) {
+        Ok(program) => program,
+        Err(error) => {
+            tracing::error!(%error, "before_stop script `{command}` failed");
+            return Ok(());
+        }
     };
-    match ran {
-        Ok(finished) => tracing::info!("before_stop script `{command}` exited with {}", finished.code_text()),
-        Err(PgError::Cancelled) => return Err(PgError::Cancelled),
-        Err(error) => tracing::error!(%error, "before_stop script `{command}` failed"),
+    let overdue = async {
+        match mode {
+            StopMode::Immediate => tokio::time::sleep(BEFORE_IMMEDIATE_LIMIT).await,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        ran = program.run(cancel) => match ran {
+            Ok(finished) => tracing::info!("before_stop script `{command}` exited with {}", finished.code_text()),
+            Err(PgError::Cancelled) => return Err(PgError::Cancelled),
+            Err(error) => tracing::error!(%error, "before_stop script `{command}` failed"),
+        },
+        () = postmaster.ended() => tracing::warn!("before_stop script `{command}` was killed: the server is gone"),
+        () = overdue => tracing::warn!("before_stop script `{command}` was killed: an immediate stop cannot wait for it"),
     }
     Ok(())
 }

@@ -35,6 +35,7 @@ pub(crate) fn config(parameters: &[(&str, &str)]) -> PostgresConfig {
         custom_conf: None,
         recovery_conf: BTreeMap::new(),
         create_replica_methods: Vec::new(),
+        standby_methods: None,
         methods: BTreeMap::new(),
         basebackup: Value::Null,
         rewind_options: Value::Null,
