@@ -92,6 +92,7 @@ async fn systemd_reloads_and_refusals() {
 
     refuses_a_twin(&cluster);
     refuses_a_foreign_server(&mut cluster).await;
+    lets_itself_in_again(&mut cluster, &systemd).await;
     takes_over_a_reload(&cluster, &systemd, &log).await;
 
     cluster.signal_agent(0, "TERM");
@@ -122,6 +123,33 @@ async fn refuses_a_foreign_server(cluster: &mut Cluster) {
     let said = cluster.log(1);
     assert!(said.contains("system ID mismatch, node n1 belongs to a different cluster: "), "{said}");
     assert!(data.join("PG_VERSION").exists() && cluster.postmaster(1).is_none());
+}
+
+/// Access rules that keep the agent out can be put right by a reload.
+async fn lets_itself_in_again(cluster: &mut Cluster, systemd: &Systemd) {
+    let is = async |cluster: &Cluster, state: &str| cluster.status(0).await.is_some_and(|now| now["state"] == state);
+    let rules = |cluster: &Cluster, lines: Value| {
+        cluster.reconfigure(0, |document| document["postgresql"]["pg_hba"] = lines);
+        cluster.signal_agent(0, "HUP");
+        for message in ["RELOADING=1\n", "READY=1\n"] {
+            systemd.hears(message);
+        }
+    };
+    rules(cluster, json!(["local all all trust", "host all all all reject"]));
+    let out = async || cluster.sql(0, "SELECT 1").await.is_err();
+    cluster.until("nobody is let in", LONG, out).await;
+    cluster.through_socket = true;
+    let sessions = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    cluster.sql(0, sessions).await.unwrap();
+    cluster.until("the agent is out", LONG, async || is(cluster, "unknown").await).await;
+    rules(
+        cluster,
+        json!(["local all all trust", "host all all all scram-sha-256", "host replication all all scram-sha-256"]),
+    );
+    cluster.through_socket = false;
+    cluster.until("the agent is in", LONG, async || is(cluster, "running").await).await;
+    cluster.wait_leader(LONG, |leader| leader == 0).await;
 }
 
 async fn takes_over_a_reload(cluster: &Cluster, systemd: &Systemd, log: &dyn Fn() -> String) {

@@ -84,9 +84,11 @@ pub(super) async fn apply(inner: &Arc<Inner>, force: bool) -> Result<(), PgError
         return Ok(());
     }
     let rewriting = inner.rewriting.lock().await;
-    // Before anything is written, or what only the server knows would be lost.
-    join_locked(inner).await?;
-    let live = inner.ask(ASK_LIMIT, |client| Box::pin(query::settings(client))).await?;
+    // Before the parameters are written, or what only the server knows would be lost.
+    let (live, is_let_in) = match ask_settings(inner).await {
+        Ok(live) => (live, false),
+        Err(error) => (let_in(inner, error).await?, true),
+    };
     let before = inner.known().wanted.clone();
     let kept = recovery_in_force(inner);
     let files = files(inner, kept.clone(), Signal::Keep).await?;
@@ -99,7 +101,7 @@ pub(super) async fn apply(inner: &Arc<Inner>, force: bool) -> Result<(), PgError
         true => write(inner, kept, Signal::Keep).await?,
         false => Written { main: false, access: blocking(move || files.write_access_only()).await? },
     };
-    if !must_write && !written.access {
+    if !must_write && !written.access && !is_let_in {
         tracing::info!("No PostgreSQL configuration items changed, nothing to reload.");
         return Ok(());
     }
@@ -109,6 +111,31 @@ pub(super) async fn apply(inner: &Arc<Inner>, force: bool) -> Result<(), PgError
     reload(inner).await?;
     drop(rewriting);
     Ok(())
+}
+
+async fn ask_settings(inner: &Inner) -> Result<Vec<Live>, PgError> {
+    join_locked(inner).await?;
+    Ok(inner.ask(ASK_LIMIT, |client| Box::pin(query::settings(client))).await?)
+}
+
+/// What the server has, after it refused to say. That may be for its access rules: those that are wanted now need
+/// nothing of it, and are tried first. Otherwise whoever has locked the agent out could not let it in again.
+async fn let_in(inner: &Inner, error: PgError) -> Result<Vec<Live>, PgError> {
+    let files = files(inner, BTreeMap::new(), Signal::Keep).await?;
+    let Some(postmaster) = inner.site.postmaster.living() else { return Err(error) };
+    if !blocking(move || files.write_access_only()).await? || !postmaster.signal(UnixSignal::SIGHUP) {
+        return Err(error);
+    }
+    tracing::warn!("the server could not be asked for its settings ({error}); its access rules were written first");
+    let until = Instant::now() + RELOAD_LIMIT;
+    loop {
+        tokio::time::sleep(RELOAD_TICK).await;
+        match ask_settings(inner).await {
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => {}
+            answer => return answer,
+        }
+    }
 }
 
 /// The recovery settings that a rewrite must keep; a primary has none.
