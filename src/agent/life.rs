@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::api::{self, Client};
 use crate::cluster::{ClusterView, DataDir};
-use crate::config::{Dynamic, LocalConfig, PostgresConfig};
+use crate::config::{CtlConfig, Dynamic, LocalConfig, PostgresConfig};
 use crate::dcs::{self, Dcs, DcsError, Identity, Timing};
 use crate::io::clock::{SystemClock, since_boot};
 use crate::io::tls;
@@ -126,7 +126,8 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let board = runner.board();
     let rest = CancellationToken::new();
     let gauge = Gauge::new(Arc::clone(&ports.postgres));
-    let node = AgentNode { board: Arc::clone(&board), ports, gauge, scope: local.scope.clone() };
+    let (scope, log) = (local.scope.clone(), log.clone());
+    let node = AgentNode { board: Arc::clone(&board), ports, gauge, scope, log };
     let api = super::rest::serve(files, Arc::new(node), &rest).await.map_err(StartError)?;
     let deadline = watch_deadline(&runner, Arc::clone(&server))?;
     let guard = keep_guard(&runner, &server, files, link)?;
@@ -250,10 +251,9 @@ fn needed_without_dcs(files: &Files) -> Option<Option<FailsafeLead>> {
 
 /// How other members are asked.
 pub(super) fn peer_client(local: &LocalConfig) -> Result<Client, api::ClientError> {
-    // Patroni checks members' certificates only when it has one of its own to show; members must agree on this.
-    let mut config = local.ctl.clone();
-    config.insecure |= config.certfile.is_none();
-    Client::new(&config, PEER_LIMIT)
+    // Patroni checks members' certificates only when it has one of its own to show, and never their names; members
+    // must agree on this.
+    Client::new(&CtlConfig { insecure: true, ..local.ctl.clone() }, PEER_LIMIT)
 }
 
 /// Two agents under one name would fight over one member key.

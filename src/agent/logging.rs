@@ -84,7 +84,8 @@ pub(super) fn init(config: &LogConfig) -> io::Result<Log> {
 fn log_panics(shared: Arc<Shared>) {
     panic::set_hook(Box::new(move |panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let words = panic.payload_as_str().unwrap_or("no words");
+        let words = panic.payload().downcast_ref::<&str>().map(|words| (*words).to_owned());
+        let words = words.or_else(|| panic.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
         let backtrace = Backtrace::force_capture().to_string();
         error!(error = words, thread, backtrace, "a panic at {place}; please report it as a BUG");
@@ -109,6 +110,11 @@ impl Log {
     /// Waits until everything said so far is written, or until the limit.
     pub(super) fn flush(&self, limit: Duration) {
         self.shared.queue.flush(limit);
+    }
+
+    /// How many lines wait to be written, and how many more found no place since that was last said.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        self.shared.queue.waiting()
     }
 
     /// Whether the lines go to a file, where whoever sees our stderr does not see them.

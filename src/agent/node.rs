@@ -16,6 +16,7 @@ use crate::ha::{Reply, RequestKind};
 
 use super::board::Board;
 use super::gauge::Gauge;
+use super::logging::Log;
 use super::ports::Ports;
 
 /// A health check waits no longer for PostgreSQL: load balancers ask often and give up soon.
@@ -36,12 +37,13 @@ pub(super) struct AgentNode {
     pub(super) ports: Ports,
     pub(super) gauge: Arc<Gauge>,
     pub(super) scope: String,
+    pub(super) log: Log,
 }
 
 #[async_trait]
 impl api::Node for AgentNode {
     fn facts(&self) -> NodeFacts {
-        let holds_lock = self.board.leads();
+        let (holds_lock, log_queue) = (self.board.leads(), self.log.waiting());
         self.board.read(|state| NodeFacts {
             name: state.node.name.clone(),
             scope: self.scope.clone(),
@@ -58,6 +60,7 @@ impl api::Node for AgentNode {
             scheduled_restart: state.scheduled_restart.clone(),
             pending_restart: state.instance.pending_restart.clone(),
             watchdog_failed: state.is_watchdog_unusable,
+            log_queue,
             advice: state.advice.clone(),
             dcs_last_seen: i64::try_from(state.dcs_last_seen).unwrap_or(i64::MAX),
             system_id: state.instance.system_id.clone(),

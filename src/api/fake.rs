@@ -44,6 +44,7 @@ pub(super) fn leader_facts() -> NodeFacts {
         scheduled_restart: None,
         pending_restart: BTreeMap::new(),
         watchdog_failed: false,
+        log_queue: (0, 0),
         advice: None,
         dcs_last_seen: 1_795_186_805,
         is_failsafe_active: false,

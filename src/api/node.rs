@@ -88,6 +88,8 @@ pub struct NodeFacts {
     pub pending_restart: BTreeMap<String, PendingValue>,
     /// The watchdog is required and does not work.
     pub watchdog_failed: bool,
+    /// Lines of the log that wait to be written, and how many more found no place.
+    pub log_queue: (usize, usize),
     /// What an operator has to do before anything goes on, where that is so.
     pub advice: Option<String>,
     /// Time of the last successful load, seconds since the epoch; 0 for never.

@@ -127,6 +127,13 @@ impl Picture<'_> {
         if facts.watchdog_failed {
             put("watchdog_failed", true.into());
         }
+        let (waiting, lost) = facts.log_queue;
+        if waiting > USUAL_LINES {
+            put("logger_queue_size", waiting.into());
+            if lost > 0 {
+                put("logger_records_lost", lost.into());
+            }
+        }
         if let Some(advice) = &facts.advice {
             put("advice", advice.as_str().into());
         }
@@ -144,6 +151,9 @@ fn xlog(live: &Live) -> Value {
         "paused": live.is_replay_paused,
     })
 }
+
+/// So many lines may wait to be written without anybody having to know.
+const USUAL_LINES: usize = 2;
 
 /// The mode in force; a standby cluster never counts as synchronous.
 pub fn synchronous_mode(dynamic: &Dynamic) -> SynchronousMode {

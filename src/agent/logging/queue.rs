@@ -51,6 +51,12 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// How many lines wait, and how many were lost since that was last told.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.lines.len(), inner.lost)
+    }
+
     /// Waits for lines and takes them all. [`Queue::written`] must follow.
     pub(super) fn take(&self) -> Option<VecDeque<String>> {
         let mut inner = self.lock();
@@ -82,7 +88,9 @@ mod tests {
         let queue = Queue::new(2);
         let put = |text: &str| queue.put(text.to_owned(), |lost| format!("lost {lost}"));
         ["a", "b", "c", "d"].iter().for_each(|text| put(text));
+        assert_eq!(queue.waiting(), (2, 2));
         assert_eq!(queue.take().unwrap(), ["a", "b"]);
+        assert_eq!(queue.waiting(), (0, 2));
         queue.written();
         put("e");
         put("f");

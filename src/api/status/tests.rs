@@ -113,6 +113,16 @@ fn a_server_that_does_not_answer_is_unknown() {
     assert!(!status.contains_key("xlog") && !status.contains_key("server_version"));
 }
 
+#[test]
+fn a_log_that_nobody_takes_is_told() {
+    for (queue, waiting, lost) in [((2, 0), None, None), ((3, 0), Some(3), None), ((1000, 7), Some(1000), Some(7))] {
+        let facts = NodeFacts { log_queue: queue, ..leader_facts() };
+        let status = Picture { facts: &facts, live: None, view: None, dynamic: &facts.dynamic }.document();
+        let number = |key: &str| status.get(key).and_then(Value::as_u64);
+        assert_eq!((number("logger_queue_size"), number("logger_records_lost")), (waiting, lost), "{queue:?}");
+    }
+}
+
 /// Every series, in the order of the page.
 const SERIES: [&str; 26] = [
     "version",
