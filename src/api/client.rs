@@ -140,6 +140,8 @@ impl Client {
     pub fn new(config: &CtlConfig, timeout: Duration) -> Result<Self, ClientError> {
         tls::install_provider();
         let trust = match (config.insecure, config.cacert.as_deref()) {
+            // Patroni lets whoever has a certificate of its own to show drop only the check of names.
+            (true, ca) if config.certfile.is_some() => Trust::AnyName(ca),
             (true, _) => Trust::Anybody,
             (false, Some(path)) => Trust::File(path),
             (false, None) => Trust::System,

@@ -8,8 +8,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -19,7 +19,7 @@ use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::time::ASN1Time;
 
 use super::private_key;
@@ -67,6 +67,8 @@ pub enum Trust<'a> {
     File(&'a str),
     /// The system's, read when the first certificate comes in.
     System,
+    /// The certificates in this file, or the system's, also for other names than the one that was asked for.
+    AnyName(Option<&'a str>),
 }
 
 /// A certificate with its key, as files.
@@ -119,6 +121,8 @@ pub fn client_config(trust: Trust<'_>, identity: Option<Identity<'_>>) -> Result
         Trust::Anybody => Arc::new(TrustAnybody),
         Trust::File(path) => Arc::new(TrustThese::file(path)?),
         Trust::System => Arc::new(TrustThese::system()),
+        Trust::AnyName(Some(path)) => Arc::new(TrustThese { is_any_name: true, ..TrustThese::file(path)? }),
+        Trust::AnyName(None) => Arc::new(TrustThese { is_any_name: true, ..TrustThese::system() }),
     };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -175,8 +179,23 @@ type Chain = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn read_identity(identity: Identity<'_>) -> Result<Chain, TlsError> {
     let chain = read_certificates(identity.cert)?;
+    refuse_first_version(identity.cert, &chain[0])?;
     let key = private_key::read(identity.key.unwrap_or(identity.cert), identity.password)?;
     Ok((chain, key))
+}
+
+/// rustls knows no certificates of the first version, which `openssl x509 -req` makes unless it is told otherwise.
+fn refuse_first_version(path: &str, certificate: &CertificateDer<'_>) -> Result<(), TlsError> {
+    match X509Certificate::from_der(certificate) {
+        Ok((_, parsed)) if parsed.version() != X509Version::V3 => Err(TlsError::Content {
+            path: path.to_owned(),
+            problem: "the certificate is of an X.509 version before 3, which is not supported; make it anew with \
+                      extensions, for example by `openssl x509 -req -extfile FILE` with `basicConstraints=CA:FALSE` \
+                      in FILE, or by `openssl req -x509 -addext subjectAltName=IP:10.0.0.1`"
+                .to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn roots_of(certificates: &[CertificateDer<'static>]) -> RootCertStore {
@@ -207,8 +226,15 @@ pub(crate) fn is_pinned(trusted: &[CertificateDer<'static>], certificate: &Certi
 /// Verifies servers against given certificates, or the system's.
 struct TrustThese {
     trusted: Vec<CertificateDer<'static>>,
-    web_pki: OnceLock<Result<Arc<WebPkiServerVerifier>, String>>,
+    web_pki: OnceLock<Result<WebPki, String>>,
     is_system: bool,
+    is_any_name: bool,
+}
+
+/// Roots, and what verifies by them.
+struct WebPki {
+    roots: Arc<RootCertStore>,
+    verifier: Arc<WebPkiServerVerifier>,
 }
 
 impl fmt::Debug for TrustThese {
@@ -221,21 +247,22 @@ impl TrustThese {
     fn file(path: &str) -> Result<Self, TlsError> {
         let trusted = read_certificates(path)?;
         let verifier = Self::build(&trusted).map_err(|problem| TlsError::Content { path: path.to_owned(), problem })?;
-        Ok(Self { trusted, web_pki: OnceLock::from(Ok(verifier)), is_system: false })
+        Ok(Self { trusted, web_pki: OnceLock::from(Ok(verifier)), is_system: false, is_any_name: false })
     }
 
     /// Reading the system's store takes longer than most commands; it waits until a certificate must be judged.
     fn system() -> Self {
-        Self { trusted: Vec::new(), web_pki: OnceLock::new(), is_system: true }
+        Self { trusted: Vec::new(), web_pki: OnceLock::new(), is_system: true, is_any_name: false }
     }
 
-    fn build(trusted: &[CertificateDer<'static>]) -> Result<Arc<WebPkiServerVerifier>, String> {
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots_of(trusted)), provider())
-            .build()
-            .map_err(|error| format!("cannot be used to verify servers ({error})"))
+    fn build(trusted: &[CertificateDer<'static>]) -> Result<WebPki, String> {
+        let roots = Arc::new(roots_of(trusted));
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build();
+        let verifier = verifier.map_err(|error| format!("cannot be used to verify servers ({error})"))?;
+        Ok(WebPki { roots, verifier })
     }
 
-    fn web_pki(&self) -> Result<&Arc<WebPkiServerVerifier>, Error> {
+    fn web_pki(&self) -> Result<&WebPki, Error> {
         let built = self.web_pki.get_or_init(|| Self::build(&system_certificates()?));
         built.as_ref().map_err(|problem| Error::General(problem.clone()))
     }
@@ -251,11 +278,19 @@ impl ServerCertVerifier for TrustThese {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if is_pinned(&self.trusted, end_entity, now) {
-            let parsed = ParsedCertificate::try_from(end_entity)?;
-            rustls::client::verify_server_name(&parsed, server_name)?;
+            if !self.is_any_name {
+                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+            }
             return Ok(ServerCertVerified::assertion());
         }
-        self.web_pki()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let web_pki = self.web_pki()?;
+        if self.is_any_name {
+            let parsed = ParsedCertificate::try_from(end_entity)?;
+            let algorithms = provider().signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&parsed, &web_pki.roots, intermediates, now, algorithms)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        web_pki.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -394,6 +429,19 @@ impl ClientCertVerifier for KnownClients {
 mod tests {
     use super::*;
     use crate::config::ciphers;
+
+    #[test]
+    fn a_certificate_of_the_first_version_is_refused_with_the_way_out() {
+        let cert = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls/version1.pem");
+        let identity = Identity { cert, key: None, password: None };
+        for error in [
+            server_config(identity, AskClients::Nothing, None).unwrap_err(),
+            client_config(Trust::Anybody, Some(identity)).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("version1.pem") && text.contains("-extfile"), "{text}");
+        }
+    }
 
     #[test]
     fn every_suite_can_be_named_and_others_are_left_out() {

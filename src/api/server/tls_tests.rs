@@ -92,6 +92,8 @@ async fn a_certificate_that_is_its_own_ca_is_trusted_when_it_is_exactly_that_one
     assert_eq!(reload(&server, "localhost", &both_own).await.unwrap().status, 202);
     let wrong_name = reload(&server, "[::ffff:127.0.0.1]", &both_own).await.unwrap_err();
     assert!(wrong_name.to_string().contains("not valid for name"), "{wrong_name}");
+    let any_name = CtlConfig { insecure: true, ..both_own };
+    assert_eq!(reload(&server, "[::ffff:127.0.0.1]", &any_name).await.unwrap().status, 202);
     assert!(reload(&server, "localhost", &certs.client("stranger.pem", Some("own.pem"))).await.is_err());
     assert!(reload(&server, "localhost", &certs.client("own.pem", Some("stranger.pem"))).await.is_err());
 }
@@ -105,6 +107,10 @@ async fn client_certificates_none_optional_required() {
     let optional = certs.server("server.pem", VerifyClient::Optional, "ca.pem");
     let server = Running::start(FakeNode::leader(), &optional).await;
     assert_eq!(reload(&server, "localhost", &with).await.unwrap().status, 202);
+    let any_name = CtlConfig { insecure: true, ..with.clone() };
+    assert_eq!(reload(&server, "[::ffff:127.0.0.1]", &any_name).await.unwrap().status, 202);
+    let no_issuer = CtlConfig { insecure: true, ..certs.client("stranger.pem", Some("client.pem")) };
+    assert!(reload(&server, "localhost", &no_issuer).await.is_err(), "the issuer still counts");
     let refused = reload(&server, "localhost", &without).await.unwrap();
     assert_eq!((refused.status, refused.text.as_str()), (403, "client certificate required"));
     assert_eq!(read(&server, &without).await.unwrap().status, 200);
