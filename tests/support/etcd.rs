@@ -137,6 +137,20 @@ impl Server {
     /// Stops it in its tracks: connections stay, nothing is answered.
     pub fn freeze(&self) {
         kill(self.pid(), Signal::SIGSTOP).expect("our own child");
+        // An order only: a thread that waits for a processor has not obeyed yet, and would answer once more.
+        let give_up = Instant::now() + Duration::from_secs(10);
+        while !self.is_frozen() {
+            assert!(Instant::now() < give_up, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("our own child");
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_none_or(|rest| rest.trim_start().starts_with('T'))
+        })
     }
 
     /// Lets it go on.
