@@ -48,7 +48,8 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     world.pass(Duration::from_secs(5)).await?;
     let votes = Chance::new(seed ^ (u64::MAX / 3));
     let mut whims = Chance::new(seed ^ (u64::MAX / 5));
-    let has_whims = whims.percent(50) && !PLAIN.contains(&seed) && !KNOWN.contains(&seed);
+    // A deliberate fault is looked for in plain worlds: there it is met sooner.
+    let has_whims = whims.percent(50) && !PLAIN.contains(&seed) && !KNOWN.contains(&seed) && sabotage.is_none();
     let mut lot = Lot { chance, config, is_paused: false, outages, votes, whims, is_disk_lost: false };
     for _ in 0..4 + lot.chance.below(8) {
         if has_whims && lot.whims.percent(50) {
