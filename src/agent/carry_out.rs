@@ -12,7 +12,7 @@ use crate::api::FailsafePing;
 use crate::cluster::{ClusterView, ConfigKey, FailoverKey, History, LeaderKey, MemberName, Status, SyncState, Version};
 use crate::dcs::DcsError;
 use crate::ha::{LockOutcome, Observation, Snapshot, Step};
-use crate::postgres::StopPlan;
+use crate::postgres::{PgError, StopPlan};
 
 use super::lease::Sent;
 use super::run::{Ended, Runner};
@@ -259,8 +259,11 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
                 warn!("{}", chain(&error));
             }
         }
-        Step::AbandonBootstrap => abandon_bootstrap(runner).await,
-        Step::DiscardUnfinished => discard_unfinished(runner).await,
+        Step::AbandonBootstrap | Step::DiscardUnfinished => {
+            if let Err(error) = give_up(runner, step).await {
+                warn!("{}", chain(&error));
+            }
+        }
         Step::ForgetUnfinished => {
             if let Err(error) = postgres.forget_unfinished().await {
                 warn!("{}", chain(&error));
@@ -284,7 +287,7 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
 }
 
 /// A bounded step whose failure the next cycle sees for itself.
-async fn limited(what: &str, step: impl Future<Output = Result<(), crate::postgres::PgError>>) {
+async fn limited(what: &str, step: impl Future<Output = Result<(), PgError>>) {
     match tokio::time::timeout(INLINE_LIMIT, step).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => warn!("{what}: {}", chain(&error)),
@@ -364,36 +367,18 @@ async fn write_sync(
     }
 }
 
-async fn abandon_bootstrap(runner: &mut Runner) {
-    if has_stopped(runner).await
-        && let Err(error) = runner.ports.postgres.move_data_dir_away().await
-    {
-        warn!("{}", chain(&error));
-    }
-}
-
-async fn discard_unfinished(runner: &mut Runner) {
-    if has_stopped(runner).await
-        && let Err(error) = runner.ports.postgres.discard_unfinished().await
-    {
-        warn!("{}", chain(&error));
-    }
-}
-
-/// Stops a server whose data are given up.
-async fn has_stopped(runner: &Runner) -> bool {
+/// Stops a server whose data are given up, and takes the data out of the way.
+async fn give_up(runner: &Runner, step: &Step) -> Result<(), PgError> {
+    let postgres = &runner.ports.postgres;
     let plan = StopPlan {
         mode: crate::cluster::StopMode::Immediate,
         checkpoint: false,
         timeout: Some(runner.settings.retry_timeout),
     };
-    let never = tokio_util::sync::CancellationToken::new();
-    match runner.ports.postgres.stop(&plan, None, &never).await {
-        Ok(()) => true,
-        Err(error) => {
-            warn!("{}", chain(&error));
-            false
-        }
+    postgres.stop(&plan, None, &tokio_util::sync::CancellationToken::new()).await?;
+    match step {
+        Step::AbandonBootstrap => postgres.move_data_dir_away().await,
+        _ => postgres.discard_unfinished().await,
     }
 }
 

@@ -11,7 +11,7 @@ use super::context::{Context, Flow};
 use super::decision::Step;
 use super::observation::{FailsafeLeader, Observation, Snapshot};
 use super::reason::Line;
-use super::rules::{WatchdogAsked as Asked, may_lead_by_watchdog};
+use super::rules::holding_lock::{Asked, may_lead_by_watchdog};
 use super::slots;
 
 /// A primary without the DCS leads on as long as every member that could take over says that it will not. `None`: it

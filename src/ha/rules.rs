@@ -8,7 +8,7 @@ mod dcs_lost;
 pub(super) mod demotion;
 pub(super) mod empty_data_dir;
 mod following;
-mod holding_lock;
+pub(super) mod holding_lock;
 mod identity;
 mod leaving;
 mod manual;
@@ -19,8 +19,6 @@ mod rewinding;
 mod starting;
 mod task_running;
 pub(super) mod unfinished;
-
-pub(super) use holding_lock::{Asked as WatchdogAsked, may_lead_by_watchdog};
 
 /// One row: the situation, in an operator's words, and what decides in it.
 pub struct Rule {

@@ -185,7 +185,10 @@ impl Format {
         let trace = self.shows_trace(record).then(|| record.trace());
         if !self.is_json {
             let line = fill(&self.pattern, &value);
-            return trace.map_or(line.clone(), |trace| format!("{line}\n{trace}"));
+            return match trace {
+                Some(trace) => format!("{line}\n{trace}"),
+                None => line,
+            };
         }
         let mut line = Map::new();
         for (field, name) in &self.fields {
@@ -342,7 +345,10 @@ impl Shape {
         let (width, is_number) = (self.width, number.is_some());
         let text = number.unwrap_or_else(|| {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            self.precision.map_or(text.clone(), |precision| text.chars().take(precision).collect())
+            match self.precision {
+                Some(precision) => text.chars().take(precision).collect(),
+                None => text,
+            }
         });
         if self.is_left {
             format!("{text:<width$}")
