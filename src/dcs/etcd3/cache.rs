@@ -3,8 +3,10 @@
 //! A watch that has nothing to tell looks like one that has died, and a loop must not work from what a dead one once
 //! knew. So nothing is answered from here on trust: every reader first asks the server *on the watch's own stream* how
 //! far it is, and gets the view only after the answer, which comes behind everything that happened before the
-//! question. That makes it as fresh as a read from that server. Whoever gets no view reads the keys themselves; so
-//! does whoever finds the cluster without a leader, for what follows from that is a race.
+//! question. That makes it as fresh as a read from that server. (An etcd before 3.4.25 or 3.5.8 may send the answer
+//! before what it has queued already: one that names a later revision than we have seen is asked for twice.) Whoever
+//! gets no view reads the keys themselves; so does whoever finds the cluster without a leader, for what follows from
+//! that is a race.
 //!
 //! Own writes count too: their events come over the same stream, and until they have come there is no view.
 
@@ -51,11 +53,23 @@ struct State {
     seen: i64,
     /// The latest revision that we wrote ourselves.
     written: i64,
+    /// The revision of the store at the last answer.
+    told: i64,
     /// Questions on this watch, which are answered in their order.
     asked: u64,
     answered: u64,
     silent_streams: u32,
     unused_until: Option<Instant>,
+}
+
+impl State {
+    /// Asks how far this watch is: the number of the question.
+    fn question(&mut self, stream: u64) -> Option<u64> {
+        let line = self.line.as_ref().filter(|_| self.stream == stream)?;
+        line.unbounded_send(()).ok()?;
+        self.asked += 1;
+        Some(self.asked)
+    }
 }
 
 impl Cache {
@@ -100,15 +114,17 @@ impl Cache {
         self.change(|state| {
             state.view = view;
             state.seen = revision;
+            state.told = revision;
             // A store that was restored from a backup counts from an earlier revision again.
             state.written = state.written.min(revision);
         });
     }
 
-    /// The server has answered a question.
-    pub(super) fn answered(&self) {
+    /// The server has answered a question, at this revision.
+    pub(super) fn answered(&self, revision: i64) {
         self.change(|state| {
             state.answered += 1;
+            state.told = revision;
             state.silent_streams = 0;
         });
     }
@@ -170,23 +186,20 @@ impl Cache {
     /// `None`: this watch has ended meanwhile.
     async fn ask(&self, stream: u64) -> Option<Arc<ClusterView>> {
         let mut news = self.news.subscribe();
-        let number = {
-            let mut state = self.state();
-            if state.stream != stream {
-                return None;
-            }
-            state.line.as_ref()?.unbounded_send(()).ok()?;
-            state.asked += 1;
-            state.asked
-        };
+        let mut number = self.state().question(stream)?;
+        let mut is_second = false;
         loop {
             {
-                let state = self.state();
+                let mut state = self.state();
                 if state.line.is_none() || state.stream != stream {
                     return None;
                 }
                 if state.answered >= number && state.seen >= state.written {
-                    return Some(Arc::clone(&state.view));
+                    if is_second || state.seen >= state.told {
+                        return Some(Arc::clone(&state.view));
+                    }
+                    number = state.question(stream)?;
+                    is_second = true;
                 }
             }
             news.changed().await.ok()?;
@@ -235,11 +248,11 @@ mod tests {
         let reading = reader(&cache);
         questions.next().await.unwrap();
         questions.next().await.unwrap();
-        cache.answered();
+        cache.answered(1);
         cache.learned(view("2"), 2);
         tokio::task::yield_now().await;
         assert!(!reading.is_finished(), "neither an event nor the answer to another question");
-        cache.answered();
+        cache.answered(2);
         assert_eq!(text(reading.await.unwrap()), "2");
     }
 
@@ -264,12 +277,33 @@ mod tests {
         cache.wrote(7);
         let reading = reader(&cache);
         questions.next().await.unwrap();
-        cache.answered();
+        cache.answered(6);
         cache.learned(view("6"), 6);
         tokio::task::yield_now().await;
         assert!(!reading.is_finished());
         cache.learned(view("7"), 7);
         assert_eq!(text(reading.await.unwrap()), "7");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_may_have_overtaken_an_event_is_asked_for_once_more() {
+        let (cache, mut questions) = watched();
+        let reading = reader(&cache);
+        questions.next().await.unwrap();
+        cache.answered(2);
+        questions.next().await.unwrap();
+        cache.learned(view("2"), 2);
+        cache.answered(2);
+        assert_eq!(text(reading.await.unwrap()), "2");
+        // What has happened elsewhere in the store comes as no event.
+        let reading = reader(&cache);
+        questions.next().await.unwrap();
+        cache.answered(3);
+        questions.next().await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!reading.is_finished());
+        cache.answered(4);
+        assert_eq!(text(reading.await.unwrap()), "2");
     }
 
     #[tokio::test(start_paused = true)]
@@ -299,7 +333,7 @@ mod tests {
         cache.closed();
         cache.begun(view("other"), 3);
         cache.opened(line);
-        cache.answered();
+        cache.answered(3);
         assert_eq!(text(reading.await.unwrap()), "nothing");
     }
 }

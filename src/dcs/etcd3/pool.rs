@@ -456,7 +456,6 @@ impl Pool {
     pub(super) async fn watch(
         &self,
         prefix: &str,
-        revision: i64,
         questions: UnboundedReceiver<()>,
         until: Instant,
     ) -> Result<Streaming<PbWatchResponse>, Failure> {
@@ -464,7 +463,7 @@ impl Pool {
         let (id, wire) = self.wire(&url, until).await?;
         let opening = async {
             let token = self.token(&wire, until).await?;
-            wire.watch(prefix, revision, questions, token.as_ref()).await
+            wire.watch(prefix, questions, token.as_ref()).await
         };
         let late = || Failure::Lost("no answer in time".to_owned());
         let stream = timeout_at(until, opening).await.unwrap_or_else(|_| Err(late()));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::proto::PbWatchResponse;
-use futures::channel::mpsc::unbounded;
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tonic::Streaming;
 
 use super::cache::Cache;
 use super::pool::{Plan, Pool, WATCH_PAUSE};
@@ -27,6 +28,8 @@ pub(super) struct Watcher {
     cache: Arc<Cache>,
     /// In the order of their names.
     keys: Vec<KeyValue>,
+    /// How it stood when everything was read.
+    read: i64,
     view: Option<Arc<ClusterView>>,
     next_discovery: Instant,
 }
@@ -41,7 +44,7 @@ impl Watcher {
         cache: Arc<Cache>,
     ) -> Self {
         let (keys, view, next_discovery) = (Vec::new(), None, Instant::now());
-        Self { pool, layout, me, timing, changes, cache, keys, view, next_discovery }
+        Self { pool, layout, me, timing, changes, cache, keys, read: 0, view, next_discovery }
     }
 
     /// Runs until it is dropped.
@@ -67,30 +70,16 @@ impl Watcher {
     /// the next try.
     async fn follow(&mut self) -> bool {
         let (mut moved, mut restarts) = (self.pool.moved(), self.cache.restarts());
-        let prefix = self.layout.read_prefix();
-        let plan = Plan::new("reading the cluster", self.timing().retry_timeout, false);
-        let range = match self.pool.ask(&read_prefix(&prefix, true), &plan).await {
-            Ok(answered) => answered.answer,
-            Err(failed) => {
-                tracing::debug!(?failed, "the watch has nothing to begin with");
-                return false;
-            }
-        };
-        let revision = revision(range.header.as_ref());
-        self.keys = range.kvs.into_iter().filter_map(key_value).collect();
-        self.keys.sort_by(|a, b| a.key.cmp(&b.key));
-        let view = self.compare();
-        self.cache.begun(view, revision);
+        if !self.read().await {
+            return false;
+        }
         self.discover_if_due().await;
         moved.mark_unchanged();
         let (line, questions) = unbounded();
-        let mut events = match self.pool.watch(&prefix, revision + 1, questions, self.deadline()).await {
-            Ok(stream) => stream,
-            Err(failure) => {
-                tracing::debug!(%failure, "the watch could not be opened");
-                return false;
-            }
-        };
+        let Some((mut events, since)) = self.open(questions).await else { return false };
+        if self.read < since && !(self.read().await && self.read >= since) {
+            return false;
+        }
         self.cache.opened(line);
         let mut has_heard = false;
         loop {
@@ -111,10 +100,10 @@ impl Watcher {
             match message {
                 Ok(Some(message)) if is_usable(&self.pool, &message) => {
                     has_heard |= !message.events.is_empty();
-                    if !message.events.is_empty() {
+                    if message.events.is_empty() {
+                        self.cache.answered(revision(message.header.as_ref()));
+                    } else {
                         self.apply(message);
-                    } else if !message.created {
-                        self.cache.answered();
                     }
                 }
                 Ok(ended) => {
@@ -126,6 +115,46 @@ impl Watcher {
                     tracing::debug!(%status, "the watch broke off");
                     return has_heard;
                 }
+            }
+        }
+    }
+
+    /// How everything stands. `false`: nobody said so.
+    async fn read(&mut self) -> bool {
+        let plan = Plan::new("reading the cluster", self.timing().retry_timeout, false);
+        let range = match self.pool.ask(&read_prefix(&self.layout.read_prefix(), true), &plan).await {
+            Ok(answered) => answered.answer,
+            Err(failed) => {
+                tracing::debug!(?failed, "the watch has nothing to begin with");
+                return false;
+            }
+        };
+        self.read = revision(range.header.as_ref());
+        self.keys = range.kvs.into_iter().filter_map(key_value).collect();
+        self.keys.sort_by(|a, b| a.key.cmp(&b.key));
+        let view = self.compare();
+        self.cache.begun(view, self.read);
+        true
+    }
+
+    /// A watch, and after which revision it begins: with what happens from now on. One that began earlier would be told
+    /// the past by and by, while its questions are answered as if it knew it already.
+    async fn open(&self, questions: UnboundedReceiver<()>) -> Option<(Streaming<PbWatchResponse>, i64)> {
+        let deadline = self.deadline();
+        let mut events = match self.pool.watch(&self.layout.read_prefix(), questions, deadline).await {
+            Ok(stream) => stream,
+            Err(failure) => {
+                tracing::debug!(%failure, "the watch could not be opened");
+                return None;
+            }
+        };
+        match timeout_at(deadline, events.message()).await {
+            Ok(Ok(Some(message))) if is_usable(&self.pool, &message) && message.created => {
+                Some((events, revision(message.header.as_ref())))
+            }
+            answer => {
+                tracing::debug!(?answer, "the watch does not begin");
+                None
             }
         }
     }
@@ -142,10 +171,10 @@ impl Watcher {
         let mut revision = 0;
         for event in message.events {
             let is_deleted = event.r#type == 1;
-            let Some(kv) = event.kv.and_then(key_value) else { continue };
+            let kv = event.kv.and_then(key_value).filter(|kv| kv.mod_revision > self.read);
+            let Some(kv) = kv else { continue };
             revision = revision.max(kv.mod_revision);
             match (self.keys.binary_search_by(|known| known.key.cmp(&kv.key)), is_deleted) {
-                (Ok(at), _) if self.keys[at].mod_revision >= kv.mod_revision => {}
                 (Ok(at), true) => drop(self.keys.remove(at)),
                 (Ok(at), false) => self.keys[at] = kv,
                 (Err(_), true) => {}

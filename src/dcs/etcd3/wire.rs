@@ -173,13 +173,12 @@ impl Wire {
         answer.map(tonic::Response::into_inner).map_err(|status| Failure::of(&status))
     }
 
-    /// Opens a watch on everything below `prefix` from `revision` on. The server ends it when it loses its quorum,
-    /// on which a silent watch would tell nothing. Each of the `questions` asks how far the watch is: the answer is a
+    /// Opens a watch on everything below `prefix` from now on. The server ends it when it loses its quorum, on which a
+    /// silent watch would tell nothing. Each of the `questions` asks how far the watch is: the answer is a
     /// message without events, behind all events until then.
     pub(super) async fn watch(
         &self,
         prefix: &str,
-        revision: i64,
         questions: UnboundedReceiver<()>,
         token: Option<&Token>,
     ) -> Result<Streaming<PbWatchResponse>, Failure> {
@@ -187,7 +186,6 @@ impl Wire {
         if let PbWatchRequestUnion::CreateRequest(create) = &mut union {
             create.key = prefix.into();
             create.range_end = range_end(prefix);
-            create.start_revision = revision;
         }
         let create = PbWatchRequest { request_union: Some(union) };
         let questions = questions
