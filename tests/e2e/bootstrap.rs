@@ -175,11 +175,7 @@ async fn a_failing_script_undoes_the_bootstrap(cluster: &mut Cluster, data_dir: 
     });
     cluster.start(0);
     cluster.wait_log(0, "Failed to bootstrap cluster", LONG).await;
-    let give_up = tokio::time::Instant::now() + LONG;
-    while !cluster.agent_has_ended(0) {
-        assert!(tokio::time::Instant::now() < give_up, "{}", cluster.dump());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    cluster.wait_agent_ended(0, LONG).await;
     let said = calls(cluster);
     assert_eq!(said[0], format!("restore --to={to}"));
     assert!(said[1].starts_with("post refused dbname=postgres user=postgres host="), "{said:?}");

@@ -141,6 +141,12 @@ impl Cluster {
         give(&path);
     }
 
+    /// Scripts for the members; `BIN` in them is where PostgreSQL's programs are.
+    pub fn write_scripts(&self, scripts: &[(&str, &str)]) {
+        let bin = pg_bin().display().to_string();
+        scripts.iter().for_each(|(name, text)| self.write(name, &text.replace("BIN", &bin)));
+    }
+
     /// A directory that the members may write.
     pub fn make_dir(&self, name: &str) {
         fs::create_dir_all(self.path(name)).unwrap();
@@ -453,27 +459,33 @@ impl Cluster {
     }
 
     pub async fn wait_healthy(&self, limit: Duration) {
-        let give_up = Instant::now() + limit;
-        while !self.is_healthy().await {
-            assert!(Instant::now() < give_up, "not healthy within {limit:?}\n{}", self.dump());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.until("a healthy cluster", limit, async || self.is_healthy().await).await;
     }
 
     /// How many lines of a member's log contain these words.
     pub fn count_in_log(&self, i: usize, words: &str) -> usize {
-        let log = fs::read_to_string(self.path(&format!("{}.log", self.members[i].name))).unwrap_or_default();
-        log.lines().filter(|line| line.contains(words)).count()
+        self.whole_log_of(&self.members[i].name).lines().filter(|line| line.contains(words)).count()
     }
 
     /// Waits for a member's log to contain a line.
     pub async fn wait_log(&self, i: usize, needle: &str, limit: Duration) {
+        let name = &self.members[i].name;
+        self.until(needle, limit, async || self.whole_log_of(name).contains(needle)).await;
+    }
+
+    /// Waits for an agent to end by itself.
+    pub async fn wait_agent_ended(&mut self, i: usize, limit: Duration) {
         let give_up = Instant::now() + limit;
-        let file = self.path(&format!("{}.log", self.members[i].name));
-        while !fs::read_to_string(&file).unwrap_or_default().contains(needle) {
-            assert!(Instant::now() < give_up, "no {needle:?} within {limit:?}\n{}", self.dump());
+        while !self.agent_has_ended(i) {
+            assert!(Instant::now() < give_up, "{} did not end within {limit:?}\n{}", self.members[i].name, self.dump());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits for a process to end, whether its parent has noticed or not.
+    pub async fn wait_process_ended(&self, pid: u32, limit: Duration) {
+        let ended = async || process_tree::process(pid.cast_signed()).is_none_or(|process| process.is_zombie);
+        self.until(&format!("the end of process {pid}"), limit, ended).await;
     }
 
     pub async fn wait_leader(&self, limit: Duration, wanted: impl Fn(usize) -> bool) -> usize {
