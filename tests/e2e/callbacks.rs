@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Kind, Store, stderr, stdout};
 
@@ -13,7 +13,15 @@ const LONG: Duration = Duration::from_secs(60);
 const RECORD: &str = r#"to="$1"; shift; echo "$*" >> "$to""#;
 
 /// As `RECORD`; then it fails while a file tells it to.
-const BEFORE_PROMOTION: &str = r#"echo pre_promote >> "$1"; [ ! -e "refuse-$1" ]"#;
+const BEFORE_PROMOTION: &str = r#"echo pre_promote >> "$1"
+if [ -e "hang-promotion-$1" ]; then echo $$ > "promotes-$1"; fi
+while [ -e "hang-promotion-$1" ]; do sleep 0.1; done
+[ ! -e "refuse-$1" ]"#;
+
+/// As `RECORD`; then it hangs while a file tells it to.
+const BEFORE_STOP: &str = r#"echo before_stop >> "$1"
+if [ -e "hang-stop-$1" ]; then echo $$ > "stops-$1"; fi
+while [ -e "hang-stop-$1" ]; do sleep 0.1; done"#;
 
 /// Goes on until somebody ends it.
 const LONG_RUN: &str = r#"to="$1"; shift; echo "$* begins $$" >> "$to"; exec sleep 600"#;
@@ -28,16 +36,15 @@ impl Stage {
     fn new() -> Self {
         let settings = json!({"ttl": 10, "loop_wait": 1, "retry_timeout": 3, "postgresql": {"use_pg_rewind": true}});
         let cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd; 2], settings);
-        for (name, text) in [("record", RECORD), ("pre", BEFORE_PROMOTION), ("long", LONG_RUN)] {
-            cluster.write(name, &format!("{text}\n"));
-        }
+        let scripts = [("record", RECORD), ("pre", BEFORE_PROMOTION), ("stop", BEFORE_STOP), ("long", LONG_RUN)];
+        cluster.write_scripts(&scripts);
         for i in 0..2 {
             cluster.reconfigure(i, |document| {
                 let events = ["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"];
                 let call = |what: &str| format!("sh record events-n{i} {what}");
                 document["postgresql"]["callbacks"] =
                     events.iter().map(|event| ((*event).to_owned(), json!(call("'a b'")))).collect();
-                document["postgresql"]["before_stop"] = call("before_stop").into();
+                document["postgresql"]["before_stop"] = format!("sh stop events-n{i}").into();
                 document["postgresql"]["pre_promote"] = format!("sh pre events-n{i}").into();
             });
         }
@@ -118,6 +125,69 @@ impl Stage {
         assert_eq!(self.cluster.settled_leader(LONG).await, 1);
     }
 
+    /// A file that a hanging script writes its number to.
+    async fn wait_hanging(&self, file: &str) -> u32 {
+        let path = self.cluster.path(file);
+        let read = || fs::read_to_string(&path).unwrap_or_default().trim().parse().ok();
+        self.cluster.until(file, LONG, async || read().is_some()).await;
+        read().unwrap()
+    }
+
+    /// The seconds that the leader key has left.
+    fn left_of_the_key(&self) -> u64 {
+        let lease =
+            self.cluster.key_in_etcd("leader").and_then(|key| key["lease"].as_i64()).expect("there is a leader");
+        let left = self.cluster.etcdctl(&["lease", "timetolive", &format!("{lease:x}"), "-w", "json"]);
+        serde_json::from_str::<Value>(&left).unwrap()["ttl"].as_u64().expect("the lease lives")
+    }
+
+    /// The script before a promotion takes its time: the key is kept beside it, and an agent that is to end does not
+    /// wait for it.
+    async fn a_hanging_promotion(&mut self) {
+        self.cluster.start(0);
+        self.cluster.wait_healthy(LONG).await;
+        fs::remove_file(self.cluster.path("refuse-events-n0")).unwrap();
+        self.cluster.write("hang-promotion-events-n0", "");
+        self.cluster.kill_agent(1);
+        self.cluster.kill_postmaster(1);
+        self.cluster.expire_leader_key();
+        let script = self.wait_hanging("promotes-events-n0").await;
+        self.cluster.terminate_agent(0, LONG);
+        self.cluster.wait_process_ended(script, LONG).await;
+        fs::remove_file(self.cluster.path("promotes-events-n0")).unwrap();
+        self.cluster.start(0);
+        let script = self.wait_hanging("promotes-events-n0").await;
+        let mut least = u64::MAX;
+        let renewed = async || {
+            let left = self.left_of_the_key();
+            let is_more = left > least;
+            least = least.min(left);
+            is_more
+        };
+        self.cluster.until("the key is given more time", LONG, renewed).await;
+        let holder = self.cluster.keys().into_iter().find(|(key, _)| *key == self.cluster.key("leader"));
+        assert_eq!(holder.map(|(_, name)| name).as_deref(), Some("n0"));
+        fs::remove_file(self.cluster.path("hang-promotion-events-n0")).unwrap();
+        assert_eq!(self.cluster.wait_leader(LONG, |_| true).await, 0);
+        self.cluster.wait_process_ended(script, LONG).await;
+        self.cluster.start(1);
+        self.cluster.wait_healthy(LONG).await;
+    }
+
+    /// The script before a stop hangs while the key is lost: the server does not wait for it.
+    async fn a_hanging_stop(&mut self) {
+        self.cluster.write("hang-stop-events-n0", "");
+        self.cluster.freeze_store(true);
+        let script = self.wait_hanging("stops-events-n0").await;
+        self.cluster.wait_process_ended(script, LONG).await;
+        let primary = self.cluster.sql(0, "SELECT pg_is_in_recovery()").await;
+        assert!(!primary.is_ok_and(|rows| rows[0][0].as_deref() == Some("f")), "{}", self.cluster.dump());
+        assert!(self.cluster.path("hang-stop-events-n0").exists());
+        fs::remove_file(self.cluster.path("hang-stop-events-n0")).unwrap();
+        self.cluster.freeze_store(false);
+        self.cluster.wait_healthy(LONG).await;
+    }
+
     /// A script that still runs is ended by the next event; a reload leaves it alone.
     async fn overlaps(&mut self) {
         self.cluster.reconfigure(0, |document| {
@@ -142,11 +212,7 @@ impl Stage {
         assert!(process.exists(), "the reload ended another event's script");
         self.cluster.terminate_agent(0, LONG);
         self.expect(0, &["before_stop", "on_stop replica e2e"]).await;
-        let zombie = async || {
-            let state = fs::read_to_string(process.join("stat")).unwrap_or_default();
-            state.is_empty() || state.contains(") Z ")
-        };
-        self.cluster.until("the end of the script before", LONG, zombie).await;
+        self.cluster.wait_process_ended(pid.parse().unwrap(), LONG).await;
         assert!(self.cluster.log(0).contains("because it was still running"), "{}", self.cluster.log(0));
     }
 }
@@ -160,4 +226,6 @@ async fn scripts_hear_of_every_event() {
     stage.a_refused_promotion().await;
     stage.overlaps().await;
     assert_eq!(stage.read, [stage.lines(0).len(), stage.lines(1).len()], "events that nobody asked for");
+    stage.a_hanging_promotion().await;
+    stage.a_hanging_stop().await;
 }

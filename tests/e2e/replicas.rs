@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Kind, PASSWORD, Store, pg_bin, stderr, stdout};
+use crate::harness::{Cluster, Kind, PASSWORD, Store, stderr, stdout};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -47,13 +47,13 @@ impl Stage {
     fn new() -> Self {
         let settings = json!({
             "ttl": 10, "loop_wait": 1, "retry_timeout": 3,
+            // A member that is restored from an older copy may lead.
+            "maximum_lag_on_failover": 1_073_741_824,
             "postgresql": {"use_pg_rewind": true, "parameters": {"wal_keep_size": "64MB"}}
         });
         let stage = Self { cluster: Cluster::new(Store::Etcd, &[Kind::Pgherd; 3], settings) };
-        let bin = pg_bin().display().to_string();
-        for (name, text) in [("broken", BROKEN), ("copy", COPY), ("wrapped", WRAPPED), ("restore", RESTORE)] {
-            stage.cluster.write(name, &text.replace("BIN", &bin));
-        }
+        let scripts = [("broken", BROKEN), ("copy", COPY), ("wrapped", WRAPPED), ("restore", RESTORE)];
+        stage.cluster.write_scripts(&scripts);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(stage.cluster.path("wrapped"), mode).unwrap();
         stage
@@ -148,6 +148,30 @@ impl Stage {
         self.cluster.wait_log(2, "Leaving data directory uncleaned", LONG).await;
     }
 
+    /// Options as a map; and a copy from the leader is a base backup whatever is configured, and whoever offers itself.
+    async fn a_copy_from_the_leader(&mut self) {
+        self.cluster.reconfigure(2, |document| {
+            let postgresql = document["postgresql"].as_object_mut().unwrap();
+            let options = json!({"checkpoint": "'fast'", "max-rate": "150M", "no-verify-checksums": true, "label": ""});
+            postgresql.insert("basebackup".into(), options);
+            let wrapped = self.cluster.path("wrapped").display().to_string();
+            postgresql.insert("bin_name".into(), json!({"pg_basebackup": wrapped}));
+        });
+        let before = self.calls("basebackup").len();
+        let reloads = || self.cluster.count_in_log(2, "Reloading PostgreSQL configuration");
+        let reloaded = reloads();
+        self.cluster.signal_agent(2, "HUP");
+        self.cluster.until("a reload", LONG, async || reloads() > reloaded).await;
+        let output = self.cluster.ctl(&["reinit", "e2e", "n2", "--force", "--from-leader"]);
+        assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
+        self.cluster.until("a base backup", LONG, async || self.calls("basebackup").len() > before).await;
+        self.wait_streaming(2).await;
+        let call = self.calls("basebackup").pop().unwrap();
+        assert!(call.ends_with("--checkpoint=fast --max-rate=150M --no-verify-checksums"), "{call}");
+        assert!(call.contains(&self.port(0)), "{call}");
+        assert_eq!(self.calls("copy").len(), 3);
+    }
+
     /// Nobody leads, and a method needs no leader: it gets only its own parameters.
     async fn without_a_leader(&mut self) {
         for i in [2, 1, 0] {
@@ -182,6 +206,7 @@ async fn replicas_are_made_by_the_configured_methods() {
     stage.a_failing_method_falls_to_the_next().await;
     stage.a_failing_last_method_is_retried().await;
     stage.a_method_may_keep_the_data().await;
+    stage.a_copy_from_the_leader().await;
     stage.without_a_leader().await;
     let passwords = [PASSWORD, "rep-pass", "rewind-pass"];
     for i in 0..3 {

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Kind, Store, pg_bin};
+use crate::harness::{Cluster, Kind, PASSWORD, Store};
 
 const LONG: Duration = Duration::from_secs(60);
 
 /// Makes data on which PostgreSQL would start, and calls them half until a file is there.
 const FILL: &str = r#"echo "fill $$" >> calls
+if [ ! -e tried ]; then touch tried; exit 3; fi
 for a in "$@"; do case "$a" in --datadir=*) d="${a#--datadir=}";; esac; done
 BIN/initdb -U postgres -A trust -N -D "$d" > initdb.log 2>&1 || exit 1
 touch "$d/half"
@@ -49,15 +50,14 @@ impl Story {
         });
         let mut cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd; 2], settings);
         cluster.through_socket = true;
-        for (name, text) in [("fill", FILL), ("post", POST), ("copy", COPY)] {
-            cluster.write(name, &text.replace("BIN", &pg_bin().display().to_string()));
-        }
-        cluster.write("record", "echo \"$*\" >> events\n");
+        let record = "echo \"$*\" >> events\n";
+        cluster.write_scripts(&[("fill", FILL), ("post", POST), ("copy", COPY), ("record", record)]);
         for i in 0..2 {
             cluster.reconfigure(i, |document| {
                 document["bootstrap"]["method"] = "slow".into();
                 document["bootstrap"]["slow"] = json!({"command": "sh fill"});
                 document["bootstrap"]["post_init"] = "sh post".into();
+                document["bootstrap"]["users"] = json!({"admin": {"password": "x"}});
                 let postgresql = document["postgresql"].as_object_mut().unwrap();
                 postgresql.insert("callbacks".into(), json!({"on_start": "sh record", "on_role_change": "sh record"}));
                 postgresql.insert("create_replica_methods".into(), json!(["copy"]));
@@ -101,20 +101,24 @@ impl Story {
         self.cluster.keys().into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    async fn wait_ended(&self, process: u32) {
-        let ended = async || {
-            let state = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-            state.is_empty() || state.contains(") Z ")
-        };
-        self.cluster.until("the end of the script that was left behind", LONG, ended).await;
-    }
-
     fn kept(&self, file: &str) -> bool {
         self.cluster.path("data-n0.failed").join(file).exists()
     }
 
     fn starts(&self) -> usize {
         self.cluster.count_in_log(0, "postmaster pid=")
+    }
+
+    /// The method says that it has failed: the agent ends, and the next start may try again.
+    async fn a_failing_command(&mut self) {
+        self.cluster.start(0);
+        self.wait_calls(&["fill"]).await;
+        self.cluster.wait_log(0, "Failed to bootstrap cluster", LONG).await;
+        self.cluster.wait_agent_ended(0, LONG).await;
+        assert_eq!(self.initialize(), None, "{}", self.cluster.dump());
+        assert!(self.cluster.log(0).contains("exited with code 3"), "{}", self.cluster.log(0));
+        assert!(!self.cluster.path("data-n0.unfinished").exists());
+        fs::remove_file(self.cluster.path("calls")).unwrap();
     }
 
     /// While the method runs: told to end, the agent leaves nothing behind; killed, the next one begins anew.
@@ -124,7 +128,7 @@ impl Story {
         self.wait_file("data-n0/half").await;
         assert_eq!(self.initialize().as_deref(), Some(""));
         self.cluster.terminate_agent(0, LONG);
-        self.wait_ended(script).await;
+        self.cluster.wait_process_ended(script, LONG).await;
         assert_eq!(self.initialize(), None, "{}", self.cluster.dump());
         assert!(!self.cluster.path("data-n0").exists() && self.kept("half"));
         assert!(!self.cluster.path("data-n0.unfinished").exists());
@@ -141,7 +145,7 @@ impl Story {
 
         self.cluster.start(0);
         self.wait_calls(&["fill", "fill", "fill"]).await;
-        self.wait_ended(script).await;
+        self.cluster.wait_process_ended(script, LONG).await;
         assert!(self.kept("half") && self.starts() == 0, "{}", self.cluster.dump());
         self.cluster.wait_log(0, "its data directory is set aside", LONG).await;
     }
@@ -155,7 +159,7 @@ impl Story {
         assert_eq!(self.initialize().as_deref(), Some(""));
         self.cluster.start(0);
         self.wait_calls(&["fill", "fill", "fill", "post", "fill", "post"]).await;
-        self.wait_ended(script).await;
+        self.cluster.wait_process_ended(script, LONG).await;
         assert!(self.kept("PG_VERSION") && !self.kept("half"), "{}", self.cluster.dump());
         assert_ne!(self.cluster.postmaster(0), Some(postmaster), "{}", self.cluster.dump());
         assert_eq!(self.starts(), 2);
@@ -168,6 +172,8 @@ impl Story {
         self.cluster.until("the note is gone", LONG, async || !self.cluster.path("data-n0.unfinished").exists()).await;
         self.wait_file("events").await;
         assert_eq!(fs::read_to_string(self.cluster.path("events")).unwrap(), "on_start primary e2e\n");
+        let said = "User creation is not be supported starting from v4.0.0.";
+        assert_eq!(self.cluster.count_in_log(0, said), 1, "{}", self.cluster.dump());
     }
 
     /// A copy that was cut short is of no use, although it looks like a cluster.
@@ -179,7 +185,7 @@ impl Story {
         self.cluster.kill_agent(1);
         self.cluster.start(1);
         self.wait_copies(2).await;
-        self.wait_ended(script).await;
+        self.cluster.wait_process_ended(script, LONG).await;
         self.wait_file("data-n1/half").await;
         assert_eq!(self.cluster.count_in_log(1, "postmaster pid="), 0);
         assert!(!self.cluster.log(1).contains("system ID mismatch"), "{}", self.cluster.log(1));
@@ -213,6 +219,14 @@ impl Story {
         assert_eq!(self.cluster.sql(0, "SHOW work_mem").await.unwrap()[0][0].as_deref(), Some("4MB"));
     }
 
+    async fn journals_keep_secrets(&self) {
+        for i in 0..2 {
+            let (_, text) = self.cluster.get(i, "/journal").await.unwrap();
+            let told = [PASSWORD, "rep-pass", "rewind-pass"].into_iter().find(|password| text.contains(password));
+            assert_eq!(told, None, "in the journal of n{i}");
+        }
+    }
+
     /// The server sees its agent come by the socket, also for replication; by TCP the superuser would be turned away.
     async fn by_the_socket_alone(&mut self) {
         for i in 0..2 {
@@ -242,9 +256,12 @@ fn other_settings() -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_cut_short_is_begun_anew() {
     let mut story = Story::new();
+    story.a_failing_command().await;
     story.in_the_command().await;
     story.in_the_script_after_it().await;
     story.in_a_copy().await;
     story.the_initial_configuration_counts_once().await;
+    story.cluster.assert_journals_replay().await;
+    story.journals_keep_secrets().await;
     story.by_the_socket_alone().await;
 }
