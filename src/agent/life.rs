@@ -28,7 +28,7 @@ use super::guard;
 use super::lead::FailsafeLead;
 use super::logging::{self, Log};
 use super::node::AgentNode;
-use super::notify::Notify;
+use super::notify::{self, Notify};
 use super::peers::RestPeers;
 use super::ports::{Configure, Ports};
 use super::reload::Reloading;
@@ -67,12 +67,13 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
     refuse_root()?;
     tls::install_provider();
     let environment: BTreeMap<String, String> = std::env::vars().collect();
-    let notify = Arc::new(Notify::new(&environment));
+    let systemd = notify::named(&environment);
     let files = Arc::new(Files::read(path, environment).map_err(StartError)?);
     let log = logging::init(&files.local().log).map_err(|error| {
         StartError(format!("logging cannot be started: {}", files.origins().locate("log.dir", &error.to_string())))
     })?;
     info!("pgherd {} (compatible with Patroni {})", crate::VERSION, crate::COMPATIBLE_VERSION);
+    let notify = Arc::new(Notify::new(systemd.as_deref()));
     files.tell_warnings();
     let outcome = lead(&files, &log, &notify).await;
     notify.stopping();

@@ -13,15 +13,20 @@ use crate::config::overlay::Environment;
 /// Where the socket is named. Children must not inherit it: they are not who systemd waits for.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
+/// The name of the socket, if there is one.
+pub(super) fn named(environment: &Environment) -> Option<String> {
+    environment.get(VARIABLE).filter(|name| !name.is_empty()).cloned()
+}
+
 /// The way to whoever started us.
 pub(super) struct Notify {
     socket: Option<UnixDatagram>,
 }
 
 impl Notify {
-    /// Finds the socket, a path or an abstract name (`@name`).
-    pub(super) fn new(environment: &Environment) -> Self {
-        let name = environment.get(VARIABLE).filter(|name| !name.is_empty());
+    /// Opens the socket, a path or an abstract name (`@name`). The log must be there: this is where it is said that
+    /// there is no such socket.
+    pub(super) fn new(name: Option<&str>) -> Self {
         let socket = name.and_then(|name| {
             let opened = open(name);
             opened.inspect_err(|error| warn!("systemd is told nothing: {VARIABLE}={name}: {error}")).ok()
@@ -78,8 +83,8 @@ mod tests {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    fn named(name: &str) -> Notify {
-        Notify::new(&Environment::from([(VARIABLE.to_owned(), name.to_owned())]))
+    fn opened(name: &str) -> Notify {
+        Notify::new(named(&Environment::from([(VARIABLE.to_owned(), name.to_owned())])).as_deref())
     }
 
     #[test]
@@ -89,7 +94,8 @@ mod tests {
         let by_path = UnixDatagram::bind(&path).unwrap();
         let name = format!("pgherd-test-{}", std::process::id());
         let by_name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        for (notify, socket) in [(named(&path.display().to_string()), by_path), (named(&format!("@{name}")), by_name)] {
+        for (notify, socket) in [(opened(&path.display().to_string()), by_path), (opened(&format!("@{name}")), by_name)]
+        {
             notify.ready();
             assert!(heard(&socket).starts_with(&format!("READY=1\nMAINPID={}\n", std::process::id())));
             notify.reloading();
@@ -105,12 +111,13 @@ mod tests {
     fn a_socket_that_nobody_reads_stops_nobody() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notify").display().to_string();
-        named(&path).ready();
+        opened(&path).ready();
         let socket = UnixDatagram::bind(&path).unwrap();
-        let notify = named(&path);
+        let notify = opened(&path);
         (0..10_000).for_each(|_| notify.ready());
         drop(socket);
         notify.stopping();
-        Notify::new(&Environment::new()).ready();
+        Notify::new(None).ready();
+        assert_eq!(named(&Environment::from([(VARIABLE.to_owned(), String::new())])), None);
     }
 }

@@ -40,14 +40,6 @@ fn micros() -> u64 {
     u64::try_from(now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000).unwrap()
 }
 
-async fn ends(cluster: &mut Cluster, i: usize) {
-    let give_up = Instant::now() + LONG;
-    while !cluster.agent_has_ended(i) {
-        assert!(Instant::now() < give_up, "the agent did not end\n{}", cluster.dump());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 fn script(cluster: &Cluster, name: &str, text: &str) -> String {
     cluster.write(name, text);
     fs::set_permissions(cluster.path(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -97,7 +89,7 @@ async fn systemd_reloads_and_refusals() {
 
     cluster.signal_agent(0, "TERM");
     systemd.hears("STOPPING=1\n");
-    ends(&mut cluster, 0).await;
+    cluster.wait_agent_ended(0, LONG).await;
 }
 
 /// A second agent of the same name.
@@ -113,14 +105,15 @@ fn refuses_a_twin(cluster: &Cluster) {
     assert!(said.contains("Can't start; there is already a node named 'n0' running"), "{said}");
 }
 
-/// A member whose data belong to another cluster.
+/// A member whose data belong to another cluster. What it cannot tell systemd it tells the log.
 async fn refuses_a_foreign_server(cluster: &mut Cluster) {
     let data = cluster.path("data-n1");
     let made = as_user(&pg_bin().join("initdb")).arg("-D").arg(&data).args(["-N", "-U", "postgres"]).output().unwrap();
     assert!(made.status.success(), "{}", stderr(&made));
-    cluster.start(1);
-    ends(cluster, 1).await;
+    cluster.start_with(1, &[("NOTIFY_SOCKET", "/nowhere/notify")]);
+    cluster.wait_agent_ended(1, LONG).await;
     let said = cluster.log(1);
+    assert!(said.contains("systemd is told nothing: NOTIFY_SOCKET=/nowhere/notify: "), "{said}");
     assert!(said.contains("system ID mismatch, node n1 belongs to a different cluster: "), "{said}");
     assert!(data.join("PG_VERSION").exists() && cluster.postmaster(1).is_none());
 }
