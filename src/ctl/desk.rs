@@ -152,7 +152,8 @@ impl<'a> Desk<'a> {
             (_, "/failover") => format!("failover of cluster {}", self.cluster),
             (Verb::Delete, "/restart") => format!("removal of the scheduled restart of {member}"),
             (_, "/restart") => format!("restart of {member}"),
-            (_, "/reinitialize") => format!("reinitialization of {member}"),
+            // The answer comes at its beginning.
+            (_, "/reinitialize") => format!("start of the reinitialization of {member}"),
             (_, "/reload") => format!("reload of {member}"),
             (_, "/config") => format!("change of the configuration of cluster {}", self.cluster),
             (_, path) => format!("{path} of {member}"),
@@ -162,6 +163,11 @@ impl<'a> Desk<'a> {
     /// Something goes on that does not need this command any more.
     pub fn begin(&self, what: &str) {
         self.context.ui.underway(|underway| underway.begin(what));
+    }
+
+    /// Something that goes on by itself is over.
+    pub fn ended(&self, what: &str) {
+        self.context.ui.underway(|underway| underway.ended(what));
     }
 
     /// The members that will be asked after this one.

@@ -37,6 +37,12 @@ impl Underway {
         self.done.extend(now.filter(|_| is_done));
     }
 
+    /// Something that was waited for beside other things is over. That it was begun is no news then.
+    pub fn ended(&mut self, what: &str) {
+        self.done.retain(|done| !done.ends_with(what));
+        self.done.push(what.to_owned());
+    }
+
     /// Who comes after this one.
     pub fn before(&mut self, rest: Vec<String>) {
         self.rest = rest;
@@ -88,6 +94,14 @@ mod tests {
         underway.end(true);
         let (text, end) = said(&underway);
         assert_eq!((text.as_str(), end), ("interrupted; done: restart of pg1; not asked yet: pg2, pg3", Exit::Partly));
+        underway.begin("start of the copy of pg2");
+        underway.end(true);
+        underway.begin("copy of pg2, pg3");
+        underway.ended("copy of pg2");
+        let (text, end) = said(&underway);
+        assert_eq!(end, Exit::Unknown);
+        assert!(text.contains("copy of pg2, pg3 has been requested"), "{text}");
+        assert!(text.contains("; done: restart of pg1, copy of pg2; not asked yet"), "{text}");
         assert_eq!(said(&Underway::default()).0, "interrupted");
     }
 }

@@ -1,5 +1,6 @@
 //! What only happens at a terminal, or to a process: the pager, and Ctrl-C.
 
+use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,8 @@ impl Scene {
         }
         client.put("/service/demo/leader", "pg1", None).await.unwrap();
         let parameters: serde_json::Map<_, _> = (0..20).map(|n| (format!("my.value{n}"), json!(n))).collect();
-        let config = json!({"ttl": 30, "postgresql": {"parameters": parameters}});
+        // So long that no wait for the members ends by itself.
+        let config = json!({"ttl": 300, "loop_wait": 120, "postgresql": {"parameters": parameters}});
         client.put("/service/demo/config", config.to_string(), None).await.unwrap();
         client.put("/service/tiny/config", r#"{"ttl": 30}"#, None).await.unwrap();
         Self { store, members, home: tempfile::tempdir().unwrap() }
@@ -143,6 +145,43 @@ async fn an_interruption_says_what_goes_on() {
             assert!(document.to_string().contains("has been requested"), "{document}");
         }
         scene.members[0].will("POST /restart", Script::Hang);
+    }
+}
+
+/// What was asked for is being done; only its end is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_wait_says_what_goes_on() {
+    let scene = Scene::new().await;
+    let copying = json!({"state": "creating replica", "role": "replica"}).to_string();
+    for _ in 0..120 {
+        scene.members[1].will("GET /patroni", Script::Say(200, copying.clone()));
+    }
+    for (words, waits, what) in [
+        ("reinit demo pg2 --force --wait", "Waiting for reinitialize to complete on: pg2", "reinitialization of pg2"),
+        ("pause demo --wait", "waiting until it is recognized by all nodes", "pause of cluster demo"),
+    ] {
+        for program in ["pgherdctl", "patronictl"] {
+            let program = scene.home.path().join(program);
+            let _ = std::os::unix::fs::symlink(PROGRAM, &program);
+            let mut command = Command::new(&program);
+            command.args(["-d", &format!("etcd3://{}", scene.store.address())]).args(words.split(' '));
+            command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let is_ours = program.ends_with("pgherdctl");
+            let mut child = command.spawn().unwrap();
+            let stream: Box<dyn Read + Send> =
+                if is_ours { Box::new(child.stderr.take().unwrap()) } else { Box::new(child.stdout.take().unwrap()) };
+            let mut lines = BufReader::new(stream).lines();
+            assert!(lines.by_ref().any(|line| line.unwrap().contains(waits)), "{words}: it does not wait");
+            kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+            let rest: Vec<String> = lines.map(Result::unwrap).collect();
+            let output = child.wait_with_output().unwrap();
+            let said = format!("{}\n{}", rest.join("\n"), String::from_utf8(output.stderr).unwrap());
+            assert_eq!(output.status.code(), Some(if is_ours { 8 } else { 1 }), "{words}: {said}");
+            let goes_on = format!("interrupted: {what} has been requested, and goes on without this command");
+            assert_eq!(said.contains(&goes_on), is_ours, "{words}: {said}");
+            assert!(!said.contains(&format!("done: {what}")), "{said}");
+            assert!(said.contains(if is_ours { "`list demo` shows how it goes on" } else { "Aborted!" }), "{said}");
+        }
     }
 }
 

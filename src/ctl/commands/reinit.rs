@@ -192,6 +192,7 @@ async fn wait(
                 Ok(status) if member.is_over(&status, desk.is_patronictl()) => {
                     desk.result_of(&name, &format!("Reinitialize is completed on: {name}"))?;
                     waiting.remove(&name);
+                    desk.ended(&format!("reinitialization of {name}"));
                     ends.push(Exit::Done);
                     continue;
                 }
