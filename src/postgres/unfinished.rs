@@ -95,15 +95,20 @@ pub(super) fn discard(data_dir: &Path) -> Result<(), PgError> {
     forget(data_dir)
 }
 
-/// The processes that fill this directory.
+/// The processes that fill this directory, stopped: they start no others any more.
 fn left_over(data_dir: &Path) -> Vec<i32> {
+    filling(data_dir).into_iter().filter(|pid| process_tree::signal(*pid, Signal::SIGSTOP)).collect()
+}
+
+/// The processes that fill this directory.
+fn filling(data_dir: &Path) -> Vec<i32> {
     let wanted = format!("{MARK}={}", mark(data_dir));
     let fills = |pid: i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     };
     let living = process_tree::processes().into_iter().filter(|process| !process.is_zombie);
-    living.map(|process| process.pid).filter(|pid| fills(*pid) && process_tree::signal(*pid, Signal::SIGSTOP)).collect()
+    living.map(|process| process.pid).filter(|pid| fills(*pid)).collect()
 }
 
 fn word(what: Unfinished) -> &'static str {
@@ -171,33 +176,27 @@ mod tests {
         }
     }
 
+    async fn until(holds: impl Fn() -> bool) {
+        let give_up = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !holds() {
+            assert!(tokio::time::Instant::now() < give_up, "not within a minute");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     #[tokio::test]
     async fn who_fills_a_directory_is_found_with_its_children() {
         let root = tempfile::tempdir().unwrap();
         let data_dir = root.path().join("data");
         let script = |program: Program| tokio::spawn(async move { program.run(&CancellationToken::new()).await });
         let program = Program::script("sh -c 'sleep 600 & wait'").unwrap();
-        let (ours, other) = (marked(program.clone(), &data_dir), marked(program, &root.path().join("data2")));
+        let other_dir = root.path().join("data2");
+        let (ours, other) = (marked(program.clone(), &data_dir), marked(program, &other_dir));
         let (ours, other) = (script(ours), script(other));
-        let found = |data_dir: PathBuf| {
-            move || {
-                let wanted = format!("{MARK}={}", mark(&data_dir));
-                let fills = |pid: i32| {
-                    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                    environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
-                };
-                process_tree::processes().iter().filter(|process| !process.is_zombie && fills(process.pid)).count()
-            }
-        };
-        let (mine, theirs) = (found(data_dir.clone()), found(root.path().join("data2")));
-        while mine() < 2 || theirs() < 2 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        until(|| filling(&data_dir).len() == 2 && filling(&other_dir).len() == 2).await;
         discard(&data_dir).unwrap();
-        while mine() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        assert_eq!(theirs(), 2);
+        until(|| filling(&data_dir).is_empty()).await;
+        assert_eq!(filling(&other_dir).len(), 2);
         let ended = ours.await.unwrap().unwrap();
         assert_eq!(ended.signal, Some(9), "{ended:?}");
         other.abort();
