@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Cluster, Kind, Store, stderr, stdout};
+use crate::harness::{Cluster, Kind, Store, as_user, pg_bin, stderr, stdout};
 
 const LONG: Duration = Duration::from_secs(60);
 const DOWN: &str = "PAUSE: postgres is not running";
@@ -54,6 +54,7 @@ async fn maintenance_mode_leaves_the_servers_to_the_operator() {
     killed_leader_stays_down(&mut cluster, a, b).await;
     operator_moves_the_leader(&mut cluster, a, b).await;
     agent_goes_and_comes_back(&mut cluster, a, b).await;
+    operator_works_on_the_servers(&cluster, a, b).await;
     nothing_else_touches_the_primary(&mut cluster, a).await;
     let before = cluster.postmaster(a);
     run(&cluster, &["resume", "--wait"]);
@@ -107,6 +108,51 @@ async fn agent_goes_and_comes_back(cluster: &mut Cluster, a: usize, b: usize) {
     cluster.wait_healthy(LONG).await;
     assert_eq!((cluster.leader().await, cluster.postmaster(a)), (Some(a), Some(postmaster)), "{}", cluster.dump());
     assert_eq!(cluster.status(b).await.unwrap()["timeline"], timeline);
+}
+
+/// What is done by hand stays as it is. What is asked of the agents they do, and what is theirs they look after.
+async fn operator_works_on_the_servers(cluster: &Cluster, a: usize, b: usize) {
+    // Slots: nobody's stay, missing ones are made.
+    let (old, new) = (cluster.members[a].name.clone(), cluster.members[b].name.clone());
+    cluster.sql(a, "SELECT pg_create_physical_replication_slot('stray', true)").await.unwrap();
+    cluster.sql(b, &format!("SELECT pg_drop_replication_slot('{old}')")).await.unwrap();
+    let has = async |i: usize, name: &str| {
+        let query = format!("SELECT FROM pg_replication_slots WHERE slot_name = '{name}'");
+        cluster.sql(i, &query).await.is_ok_and(|rows| rows.len() == 1)
+    };
+    until(cluster, "the slot is back", async || has(b, &old).await).await;
+    // The configuration is taken over, and who is to be restarted is restarted.
+    let patch = json!({"postgresql": {"parameters": {"work_mem": "5MB"}}});
+    assert_eq!(cluster.request("PATCH", b, "/config", &patch).await.map(|(code, _)| code), Some(200));
+    for i in [a, b] {
+        let is_set = async || cluster.sql(i, "SHOW work_mem").await.is_ok_and(|r| r[0][0].as_deref() == Some("5MB"));
+        until(cluster, "the new value", is_set).await;
+    }
+    let before = cluster.postmaster(b);
+    run(cluster, &["restart", "e2e", &new, "--force"]);
+    cluster.wait_healthy(LONG).await;
+    assert_ne!(cluster.postmaster(b), before);
+
+    // A primary that is made a standby gives the key away, and nobody is promoted in its place but who is by hand.
+    cluster.write(&format!("data-{old}/standby.signal"), "");
+    let restart = as_user(&pg_bin().join("pg_ctl"))
+        .args(["restart", "-w", "-m", "fast", "-D"])
+        .arg(cluster.path(&format!("data-{old}")))
+        .arg("-l")
+        .arg(cluster.path("by-hand.log"))
+        .output()
+        .unwrap();
+    assert!(restart.status.success(), "{}\n{}", stderr(&restart), cluster.dump());
+    until(cluster, "a free key", async || cluster.key_in_etcd("leader").is_none()).await;
+    let alone = format!("PAUSE: no action. I am ({old})");
+    let said = cluster.count_in_log(a, &alone);
+    until(cluster, "nothing to do", async || cluster.count_in_log(a, &alone) > said + 1).await;
+    assert!(cluster.leader().await.is_none() && !writes(cluster, b).await, "{}", cluster.dump());
+    cluster.sql(a, "SELECT pg_promote()").await.unwrap();
+    assert_eq!(cluster.wait_leader(LONG, |_| true).await, a);
+    cluster.wait_healthy(LONG).await;
+    assert!(has(a, "stray").await, "{}", cluster.dump());
+    cluster.sql(a, "SELECT pg_drop_replication_slot('stray')").await.unwrap();
 }
 
 /// Neither another cluster's identifier nor a lost DCS.
