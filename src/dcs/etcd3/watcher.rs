@@ -77,8 +77,11 @@ impl Watcher {
         moved.mark_unchanged();
         let (line, questions) = unbounded();
         let Some((mut events, since)) = self.open(questions).await else { return false };
-        if self.read < since && !(self.read().await && self.read >= since) {
-            return false;
+        if self.read < since {
+            let is_read = self.read().await;
+            if !is_read || self.read < since {
+                return false;
+            }
         }
         self.cache.opened(line);
         let mut has_heard = false;
