@@ -494,16 +494,9 @@ impl Runner {
     /// Whether the local server is a primary or may become one before the next cycle. A standby that is only being
     /// started, or serves readers while the DCS is away, need not be stopped when the lease ends.
     fn may_lead(&self, seen: &Observation) -> bool {
-        use crate::cluster::{Recovery, Role};
-        let may_become = self.task.as_ref().is_some_and(|task| match &task.task {
-            ha::Task::Start { recovery, .. } | ha::Task::Restart { recovery, .. } => match recovery {
-                Recovery::None => true,
-                Recovery::Keep => !seen.instance.is_recovery_configured,
-                Recovery::Standby(_) => false,
-            },
-            ha::Task::Bootstrap | ha::Task::PostBootstrap | ha::Task::Promote { .. } => true,
-            _ => false,
-        });
+        use crate::cluster::Role;
+        let is_standby = seen.instance.is_recovery_configured;
+        let may_become = self.task.as_ref().is_some_and(|running| running.task.makes_a_primary(is_standby));
         let was = matches!(self.memory.role, Some(Role::Primary | Role::Promoted));
         let instance = &seen.instance;
         let unknown = instance.is_postmaster_alive && (was || !instance.is_recovery_configured);

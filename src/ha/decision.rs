@@ -269,6 +269,19 @@ pub enum Task {
 }
 
 impl Task {
+    /// There may be a primary when it ends well. `is_standby`: the data directory is set up for recovery.
+    pub fn makes_a_primary(&self, is_standby: bool) -> bool {
+        match self {
+            Self::Start { recovery, .. } | Self::Restart { recovery, .. } => match recovery {
+                Recovery::None => true,
+                Recovery::Keep => !is_standby,
+                Recovery::Standby(_) => false,
+            },
+            Self::Bootstrap | Self::PostBootstrap | Self::Promote { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The action's name in status lines and refusals.
     pub fn action(&self) -> String {
         match self {

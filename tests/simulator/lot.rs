@@ -51,12 +51,17 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     // A deliberate fault is looked for in plain worlds: there it is met sooner.
     let has_whims = whims.percent(50) && !PLAIN.contains(&seed) && !KNOWN.contains(&seed) && sabotage.is_none();
     let mut lot = Lot { chance, config, is_paused: false, outages, votes, whims, is_disk_lost: false };
+    let mut disks = Chance::new(seed ^ (u64::MAX / 7));
+    let has_disks = disks.percent(33) && !KNOWN.contains(&seed);
     for _ in 0..4 + lot.chance.below(8) {
         if has_whims && lot.whims.percent(50) {
             lot.whim(&mut world).await?;
         }
         if failsafe && lot.outages.percent(20) {
             lot.outage(&mut world).await?;
+        }
+        if has_disks && disks.percent(25) {
+            lot_of_disks(&mut disks, &mut world);
         }
         lot.event(&mut world).await?;
         let most = if lot.chance.percent(50) { 2_000 } else { 25_000 };
@@ -67,6 +72,19 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
         lot.lone_voter(&mut world).await?;
     }
     Ok(world.fleet.moving().log.join("\n"))
+}
+
+/// A disk hangs under a server that is to be started, as a rule the leader's; or all of them answer again.
+fn lot_of_disks(disks: &mut Chance, world: &mut World) {
+    if disks.percent(40) {
+        world.say("all disks answer");
+        return world.fleet.moving().hanging.fill(false);
+    }
+    let leader = world.leader().filter(|_| disks.percent(80));
+    let who = leader.unwrap_or_else(|| disks.index(world.len()));
+    world.say(format!("the disk of {} hangs, its server is killed", world.name(who)));
+    world.fleet.moving().hanging[who] = true;
+    world.fleet.kill(who);
 }
 
 fn drift(chance: &mut Chance, sabotage: Option<Sabotage>) -> i64 {
@@ -512,6 +530,7 @@ fn thaw(world: &mut World) {
     }
     let mut moving = world.fleet.moving();
     moving.servers.iter_mut().for_each(|server| server.is_frozen = false);
+    moving.hanging.fill(false);
 }
 
 /// A request to one agent's REST API. Nobody waits for the answer.

@@ -391,6 +391,7 @@ impl Member {
             agent.fired = Some(at);
             agent.lease.lost();
             self.fleet.say(format!("{}: the deadline of the lease fires", self.fleet.names[self.me]));
+            self.life().quits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.fleet.kill(self.me);
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct Life {
     pub(crate) board: std::sync::OnceLock<Arc<pgherd::agent::Board>>,
     is_over: AtomicBool,
     is_frozen: AtomicBool,
+    /// How often the server was told to quit, whether there was one or not: a start under way heeds it.
+    pub(crate) quits: std::sync::atomic::AtomicU64,
     sleepers: std::sync::Mutex<Vec<Waker>>,
 }
 
@@ -293,9 +295,10 @@ impl Postgres for SimPostgres {
     }
 
     async fn start(&self, plan: &StartPlan, cancel: &CancellationToken) -> Result<Started, PgError> {
+        let quits = self.life.quits.load(Ordering::Relaxed);
         self.takes(10, 80).await;
         self.disk(cancel).await?;
-        if cancel.is_cancelled() {
+        if cancel.is_cancelled() || self.life.quits.load(Ordering::Relaxed) != quits {
             return Err(PgError::Cancelled);
         }
         {
@@ -398,6 +401,7 @@ impl Postgres for SimPostgres {
     }
 
     fn quit_now(&self) {
+        self.life.quits.fetch_add(1, Ordering::Relaxed);
         self.fleet.kill(self.me);
     }
 

@@ -18,6 +18,7 @@ pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
     if let Some(flow) = super::demotion::demotion(cx) {
         return Some(flow);
     }
+    call_off_a_primary(cx);
     if cx.is_paused() || !cx.is_alive() || !cx.is_primary() {
         if let Some(flow) = failsafe::stand_by(cx) {
             return Some(flow);
@@ -36,6 +37,18 @@ pub(in crate::ha) fn dcs_lost(cx: &mut Context<'_>) -> Option<Flow> {
     cx.info("demoting self because DCS is not accessible and I was a leader");
     cx.demote(DemoteMode::Offline, "demotion");
     Flow::end(Line::DemotedDcsNotAccessible)
+}
+
+/// A start or promotion that hangs may go on at any time. When our lease is over somebody else may lead, so it must not
+/// make a primary any more.
+fn call_off_a_primary(cx: &mut Context<'_>) {
+    let is_standby = cx.instance().is_recovery_configured;
+    let makes_one = cx.seen.task.as_ref().is_some_and(|running| running.task.makes_a_primary(is_standby));
+    if makes_one && !cx.seen.leads() && !cx.is_paused() && cx.memory.bootstrap.is_none() {
+        cx.info("a primary in the making is called off: its lease is over and the DCS is not accessible");
+        cx.step(Step::CancelTask);
+        cx.step(Step::QuitNow);
+    }
 }
 
 /// What could not be reached, if anything.

@@ -130,3 +130,37 @@ fn a_server_that_does_not_even_die_does_not_keep_the_key() {
     assert!(!decision.again && decision.steps.contains(&Step::QuitNow), "{:?}", decision.steps);
     assert!(!decision.steps.iter().any(|step| matches!(step, Step::RenewLeader(_) | Step::ReleaseLeader(_))));
 }
+
+#[test]
+fn without_the_dcs_no_start_makes_a_primary_once_the_lease_is_over() {
+    let alone = |task: Task, lease: Option<u64>| {
+        let decision = leader_in(task, 10)
+            .with(|seen| {
+                seen.view = Snapshot::Unreachable("refused".into());
+                seen.leads_until_ms = lease;
+            })
+            .decide();
+        assert_eq!(decision.rule, 100);
+        let is_called_off = decision.steps.contains(&Step::CancelTask);
+        assert_eq!(decision.steps.contains(&Step::QuitNow), is_called_off);
+        is_called_off
+    };
+    assert!(!alone(start(None), Some(NOW + 1)), "failsafe mode may let it lead on");
+    assert!(alone(start(None), Some(NOW)) && alone(start(None), None) && alone(restart(1), None));
+    let standby = Task::Start {
+        action: "starting after demotion".into(),
+        recovery: Recovery::Standby(None),
+        role: Role::Replica,
+        timeout_ms: None,
+    };
+    assert!(!alone(standby, None), "it serves readers");
+    let follow = Task::Restart {
+        action: "restart".into(),
+        recovery: Recovery::Standby(None),
+        role: Role::Replica,
+        timeout_ms: None,
+    };
+    assert!(!alone(follow, None), "a former primary is to follow");
+    let promotion = || Task::Promote { limit_ms: 60_000, taken: Vec::new() };
+    assert!(!alone(promotion(), Some(NOW + 1)) && alone(promotion(), Some(NOW)), "pre_promote may take for ever");
+}
