@@ -19,7 +19,7 @@ use super::run::{Ended, Runner};
 use super::task::{Running, chain};
 
 /// Members answer a primary that cannot reach the DCS within this time, a second try included.
-const FAILSAFE_LIMIT: Duration = Duration::from_secs(4);
+pub(super) const FAILSAFE_LIMIT: Duration = Duration::from_secs(4);
 
 /// A step on the local server that is carried out inside the cycle takes no longer.
 const INLINE_LIMIT: Duration = Duration::from_secs(5);
@@ -88,9 +88,48 @@ async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> O
     Some(result)
 }
 
-/// Writes whose failure is logged and mended by the next cycle.
+/// Writes whose failure is logged and mended by the next cycle. Once the DCS has not answered one of them, the others
+/// of this cycle are left out: each would wait as long, and what is to be done without the DCS would come too late.
 async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Option<Result<(), DcsError>> {
-    let dcs = &runner.ports.dcs;
+    if runner.is_dcs_silent && is_put_off(step) {
+        left_out(seen, step);
+        return Some(Ok(()));
+    }
+    let Ok(outcome) = tokio::time::timeout(runner.patience(), write(runner, seen, step)).await else {
+        warn!("the DCS did not answer in time; the rest is left to the next turn of the loop");
+        runner.is_dcs_silent = true;
+        left_out(seen, step);
+        return Some(Ok(()));
+    };
+    outcome
+}
+
+/// The next cycle orders it again.
+fn is_put_off(step: &Step) -> bool {
+    matches!(
+        step,
+        Step::WriteStatus(_)
+            | Step::BlankFailover(_)
+            | Step::WriteHistory(_)
+            | Step::WriteFailsafe(_)
+            | Step::WriteSync { .. }
+            | Step::DeleteSync(_)
+            | Step::Publish(_)
+    )
+}
+
+/// A write without an answer is not ordered again in this cycle. What goes by `/sync` ends here.
+fn left_out(seen: &mut Observation, step: &Step) {
+    match step {
+        Step::WriteSync { .. } | Step::DeleteSync(_) => seen.done.sync_conflict = true,
+        Step::BlankFailover(_) => change(seen, |view| view.failover = None),
+        Step::WriteFailsafe(topology) => change(seen, |view| view.failsafe = Some(topology.clone())),
+        _ => {}
+    }
+}
+
+async fn write(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Option<Result<(), DcsError>> {
+    let dcs = Arc::clone(&runner.ports.dcs);
     let result = match step {
         Step::CancelInitialize => dcs.cancel_initialize().await,
         Step::WriteStatus(status) => {
@@ -122,14 +161,7 @@ async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Ste
             }
             result
         }
-        Step::WriteFailsafe(topology) => {
-            let result = dcs.write_failsafe(topology).await;
-            if result.is_ok() {
-                runner.board.update(|state| state.failsafe = Some(topology.clone()));
-            }
-            change(seen, |view| view.failsafe = Some(topology.clone()));
-            result
-        }
+        Step::WriteFailsafe(topology) => write_failsafe(runner, seen, topology).await,
         Step::WriteSync { state, expected } => write_sync(runner, seen, state, *expected).await,
         Step::DeleteSync(expected) => match dcs.delete_sync(*expected).await {
             Ok(deleted) => {
@@ -153,8 +185,27 @@ async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Ste
     };
     if let Err(error) = result {
         warn!("{}", chain(&error));
+        runner.is_dcs_silent |= matches!(error, DcsError::Unavailable { .. });
     }
     Some(Ok(()))
+}
+
+/// Until it is answered, members of the list before and of this one are asked who is to lead.
+async fn write_failsafe(
+    runner: &mut Runner,
+    seen: &mut Observation,
+    topology: &BTreeMap<MemberName, String>,
+) -> Result<(), DcsError> {
+    runner.unsure.extend(topology.clone());
+    seen.failsafe = runner.counted();
+    let result = runner.ports.dcs.write_failsafe(topology).await;
+    if result.is_ok() {
+        runner.unsure.clear();
+        runner.board.update(|state| state.failsafe = Some(topology.clone()));
+        seen.failsafe.clone_from(topology);
+    }
+    change(seen, |view| view.failsafe = Some(topology.clone()));
+    result
 }
 
 /// The steps that concern this machine and the other members.
@@ -298,7 +349,7 @@ async fn limited(what: &str, step: impl Future<Output = Result<(), PgError>>) {
 async fn renew(runner: &Runner, key: &LeaderKey) -> LockOutcome {
     let sent = Sent::now();
     let attempt = runner.ports.dcs.renew_leader(key);
-    lock_outcome(runner, sent, tokio::time::timeout(runner.settings.retry_timeout, attempt).await)
+    lock_outcome(runner, sent, tokio::time::timeout(runner.patience(), attempt).await)
 }
 
 async fn acquire(runner: &Runner) -> LockOutcome {
@@ -324,7 +375,7 @@ fn lock_outcome(
             LockOutcome::Lost
         }
         Ok(Err(error)) => LockOutcome::Unreachable(chain(&error)),
-        Err(_) => LockOutcome::Unreachable(format!("no answer within {:?}", runner.settings.retry_timeout)),
+        Err(_) => LockOutcome::Unreachable("no answer in time".to_owned()),
     };
     if outcome == LockOutcome::Lost {
         runner.lease.lost();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::cluster::{ClusterView, InstanceState, Version};
+use crate::cluster::{ClusterView, InstanceState, MemberName, Version};
 use crate::config::{Dynamic, Limits, PostgresConfig};
 use crate::dcs::{DcsError, Timing};
 use crate::ha::{
@@ -21,6 +21,7 @@ use crate::ha::{
 use crate::postgres::{Look, PgError, StopMode, StopPlan};
 
 use super::board::{Asked, Board};
+use super::carry_out::FAILSAFE_LIMIT;
 use super::lead::FailsafeLead;
 use super::lease::{Lease, Sent};
 use super::ports::Ports;
@@ -43,6 +44,11 @@ const LOOK_BUDGET: Duration = Duration::from_secs(2);
 /// looks after its watchdog itself then.
 const SAFEPOINT_PERIOD: Duration = Duration::from_millis(100);
 const SAFEPOINT_LIMIT: Duration = Duration::from_secs(3600);
+
+/// In failsafe mode the DCS is given up this long before the members have to be asked, but not sooner than an answer can
+/// be had.
+const ASKING_MARGIN: Duration = Duration::from_millis(500);
+const LEAST_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What decides: [`ha::decide`], unless a test puts rules with a deliberate fault in its place.
 pub type Rules = Arc<dyn Fn(&Observation, &Memory) -> Decision + Send + Sync>;
@@ -80,6 +86,10 @@ pub struct Runner {
     unreachable: Option<String>,
     /// An agent that is started now may find on what this one, or the one before it, led without the DCS.
     has_kept_lead: bool,
+    /// The DCS has not answered a write of this cycle.
+    pub(super) is_dcs_silent: bool,
+    /// Members of failsafe lists whose writing was not answered.
+    pub(super) unsure: BTreeMap<MemberName, String>,
     /// Another member leads, and nothing is to be done here.
     follows: bool,
     reconfigure: Option<JoinHandle<Result<(), PgError>>>,
@@ -119,6 +129,8 @@ impl Runner {
             failsafe_asked: None,
             unreachable: None,
             has_kept_lead: true,
+            is_dcs_silent: false,
+            unsure: BTreeMap::new(),
             follows: false,
             reconfigure: None,
             config_version: None,
@@ -312,7 +324,7 @@ impl Runner {
             task: None,
             ended,
             requests: self.pending.clone(),
-            failsafe: self.board.read(|state| state.failsafe.clone()).unwrap_or_default(),
+            failsafe: self.counted(),
             failsafe_ping: None,
             watchdog: self.watchdog.standing(&self.settings),
             is_leaving,
@@ -339,21 +351,27 @@ impl Runner {
 
     /// Reads the DCS and looks at the server, side by side.
     async fn observe(&mut self) -> (Snapshot, InstanceState) {
+        self.is_dcs_silent = false;
+        let patience = self.patience();
         let look =
             Look { slots: true, senders: self.settings.is_synchronous(), standby_timeline: true, budget: LOOK_BUDGET };
-        let (limit, unreachable) = (self.settings.retry_timeout, self.unreachable.take());
+        let unreachable = self.unreachable.take();
         let load = async {
             if let Some(why) = unreachable {
                 return Err(DcsError::unavailable(why));
             }
-            let loaded = tokio::time::timeout(limit, self.ports.dcs.load()).await;
-            loaded.unwrap_or_else(|_| Err(DcsError::unavailable(format!("no answer within {limit:?}"))))
+            let loaded = tokio::time::timeout(patience, self.ports.dcs.load()).await;
+            loaded.unwrap_or_else(|_| Err(DcsError::unavailable(format!("no answer within {patience:?}"))))
         };
         let (loaded, instance) = tokio::join!(load, self.ports.postgres.look(&look));
         let view = match loaded {
             Ok(view) => {
-                if !view.has_lock(&self.node.name) {
+                let has_lock = view.has_lock(&self.node.name);
+                if !has_lock {
                     self.lease.lost();
+                }
+                if !has_lock || view.failsafe.as_ref() == Some(&self.unsure) {
+                    self.unsure.clear();
                 }
                 // Before anything is written there: other members may count from now on.
                 if std::mem::take(&mut self.has_kept_lead) {
@@ -369,6 +387,26 @@ impl Runner {
             }
         };
         (view, instance)
+    }
+
+    /// Who has a say while the DCS is away: whoever is in the list there. One whose writing was not answered may have
+    /// taken its place; where there is none, everybody has a say, also members that we do not know.
+    pub(super) fn counted(&self) -> BTreeMap<MemberName, String> {
+        let mut counted = self.board.read(|state| state.failsafe.clone()).unwrap_or_default();
+        if !counted.is_empty() {
+            counted.extend(self.unsure.clone());
+        }
+        counted
+    }
+
+    /// How long an answer of the DCS is waited for. In failsafe mode the members must be asked before the lease's
+    /// deadline, or the server is stopped although all of them would have agreed.
+    pub(super) fn patience(&self) -> Duration {
+        let budget = self.settings.retry_timeout;
+        let Some(deadline) = self.lease.deadline().filter(|_| self.settings.failsafe_mode) else { return budget };
+        let asking = (self.settings.ttl / 6).min(FAILSAFE_LIMIT) + ASKING_MARGIN;
+        let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(asking);
+        budget.min(left.max(LEAST_PATIENCE))
     }
 
     /// The outcome of the task, if it has ended.

@@ -60,6 +60,8 @@ pub(crate) struct Moving {
     pub(crate) loss_percent: u64,
     /// The DCS is stopped: connections to it are refused.
     pub(crate) is_dcs_stopped: bool,
+    /// The DCS hangs for a member as soon as it has renewed its lease.
+    pub(crate) hangs_when_renewed: Vec<bool>,
     /// The next starts of a member fail, or take this long.
     pub(crate) failing_starts: Vec<u32>,
     pub(crate) slow_start: Vec<Duration>,
@@ -125,6 +127,7 @@ impl Fleet {
                 delay_ms: 2,
                 loss_percent: 0,
                 is_dcs_stopped: false,
+                hangs_when_renewed: vec![false; n],
                 failing_starts: vec![0; n],
                 slow_start: vec![Duration::ZERO; n],
                 slow_stop: vec![Duration::ZERO; n],

@@ -205,3 +205,18 @@ async fn a_start_that_hangs_does_not_keep_the_key() {
     world.fleet.moving().hanging[leader] = false;
     world.until("its disk answers", MINUTE, |world| world.writable() == Some(leader)).await.unwrap();
 }
+
+/// The writes after the renewal must not eat up the time in which the members are to be asked.
+#[tokio::test(start_paused = true)]
+async fn a_dcs_that_hangs_after_the_renewal_costs_no_primary_in_failsafe_mode() {
+    let config = json!({"ttl": 20, "loop_wait": 10, "retry_timeout": 5, "failsafe_mode": true});
+    let plan = Plan { locals: plain(3), drift: vec![0; 3], config, sabotage: None };
+    let mut world = World::new(plan, &mut Chance::new(4));
+    world.until("everybody counts", MINUTE, World::is_ready_for_failsafe).await.unwrap();
+    let leader = world.leader().unwrap();
+    world.fleet.moving().hangs_when_renewed[leader] = true;
+    for _ in 0..1_000 {
+        world.pass(Duration::from_millis(100)).await.unwrap();
+        assert_eq!(world.writable(), Some(leader), "{}", world.dump());
+    }
+}

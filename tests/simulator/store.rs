@@ -138,7 +138,14 @@ impl Dcs for SimDcs {
     }
 
     async fn renew_leader(&self, seen: &LeaderKey) -> Result<bool, DcsError> {
-        carry!(self, renew_leader(seen))
+        let answer = carry!(self, renew_leader(seen));
+        let mut moving = self.fleet.moving();
+        if moving.hangs_when_renewed[self.me] {
+            let dcs = self.fleet.names.len();
+            moving.cut[self.me][dcs] = true;
+            moving.cut[dcs][self.me] = true;
+        }
+        answer
     }
 
     async fn take_leader(&self) -> Result<(), DcsError> {
