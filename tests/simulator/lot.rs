@@ -19,7 +19,7 @@ mod whims;
 /// The DCS's clock and a member's differ by at most this, in thousandths. The lease's deadline leaves a sixth.
 const DRIFT: u64 = 100;
 
-/// These worlds have no whims: settings, tags and disks stay what they are.
+/// These worlds have no whims: settings and tags stay what they are, and no disk is lost.
 const PLAIN: Range<u64> = 700..2_000;
 
 /// Plays one seed from birth to peace. The log of what happened.
@@ -39,7 +39,9 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
         config: config.clone(),
         sabotage,
     };
-    let mut world = World::new(plan, &mut chance);
+    let mut late = Chance::new(seed ^ (u64::MAX / 9));
+    let is_late = late.percent(25) && !KNOWN.contains(&seed) && sabotage.is_none();
+    let mut world = World::without(plan, &mut chance, is_late.then(|| late.index(count)));
     world.say(format!("seed {seed}: {count} members, {config}"));
     let tags: Vec<Value> = world.fleet.locals.iter().map(|local| json!(local.tags)).collect();
     world.say(format!("tags {}", json!(tags)));
@@ -52,7 +54,7 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
     let has_whims = whims.percent(50) && !PLAIN.contains(&seed) && !KNOWN.contains(&seed) && sabotage.is_none();
     let mut lot = Lot { chance, config, is_paused: false, outages, votes, whims, is_disk_lost: false };
     let mut disks = Chance::new(seed ^ (u64::MAX / 7));
-    let has_disks = disks.percent(33) && !KNOWN.contains(&seed);
+    let has_disks = disks.percent(33) && !KNOWN.contains(&seed) && sabotage.is_none();
     for _ in 0..4 + lot.chance.below(8) {
         if has_whims && lot.whims.percent(50) {
             lot.whim(&mut world).await?;
@@ -62,6 +64,9 @@ pub(crate) async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<Strin
         }
         if has_disks && disks.percent(25) {
             lot_of_disks(&mut disks, &mut world);
+        }
+        if let Some(who) = world.awaited().filter(|_| late.percent(25)) {
+            world.start_agent(who);
         }
         lot.event(&mut world).await?;
         let most = if lot.chance.percent(50) { 2_000 } else { 25_000 };

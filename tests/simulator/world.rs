@@ -57,11 +57,18 @@ pub(crate) struct World {
     /// When every agent must have heard of the end or beginning of maintenance mode.
     pause_known_at: Option<Instant>,
     sync_note: SyncNote,
+    /// Members that have not come yet.
+    is_awaited: Vec<bool>,
 }
 
 impl World {
     /// All members up, in one cluster that is just being created.
     pub(crate) fn new(plan: Plan, chance: &mut Chance) -> Self {
+        Self::without(plan, chance, None)
+    }
+
+    /// The same, but one of them comes later, with an empty data directory.
+    pub(crate) fn without(plan: Plan, chance: &mut Chance, late: Option<usize>) -> Self {
         let names = &["a", "b", "c", "d", "e"][..plan.locals.len()];
         let store = MemoryStore::new();
         let fleet = Fleet::new(names, plan.locals, store.clone(), chance.fork());
@@ -76,9 +83,14 @@ impl World {
             loses_by_hand: false,
             pause_known_at: None,
             sync_note: SyncNote::default(),
+            is_awaited: vec![false; names.len()],
         };
         for who in 0..names.len() {
-            world.start_agent(who);
+            if late == Some(who) {
+                world.is_awaited[who] = true;
+            } else {
+                world.start_agent(who);
+            }
         }
         world
     }
@@ -96,6 +108,9 @@ impl World {
     }
 
     pub(crate) fn start_agent(&mut self, who: usize) {
+        if std::mem::take(&mut self.is_awaited[who]) {
+            self.say(format!("{} comes, with nothing", self.name(who)));
+        }
         self.members[who].start(&self.config);
     }
 
@@ -237,13 +252,18 @@ impl World {
         Ok(began.elapsed())
     }
 
+    /// The member that has not come yet.
+    pub(crate) fn awaited(&self) -> Option<usize> {
+        self.is_awaited.iter().position(|is_awaited| *is_awaited)
+    }
+
     /// One leader that takes writes, everybody else streaming.
     pub(crate) fn is_healthy(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let moving = self.fleet.moving();
         let head = &moving.servers[leader];
         head.is_writable()
-            && (0..self.len()).filter(|i| *i != leader).all(|i| {
+            && (0..self.len()).filter(|i| *i != leader && !self.is_awaited[*i]).all(|i| {
                 let server = &moving.servers[i];
                 server.is_streaming() || self.waits_for_reinit(server, head)
             })
