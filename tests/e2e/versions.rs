@@ -15,6 +15,9 @@ const LONG: Duration = Duration::from_secs(60);
 /// The first version whose server keeps slots on standbys in step by itself.
 const FAILOVER_SLOTS: u32 = 17;
 
+/// The first version in which a logical slot can be made on a standby.
+const SLOTS_ON_STANDBYS: u32 = 16;
+
 /// Where the programs of a version are: from Debian's packages, or where `.ci/setup test` has put them.
 fn programs(major: u32) -> Option<PathBuf> {
     let cache = if nix::unistd::geteuid().is_root() {
@@ -34,6 +37,7 @@ fn settings(major: u32) -> Value {
         "ttl": 20, "loop_wait": 1, "retry_timeout": 5,
         "maximum_lag_on_failover": 1_073_741_824,
         "slots": {"feed": {"type": "logical", "database": "postgres", "plugin": "pgoutput"}},
+        "ignore_slots": [{"name": "mine", "plugin": "pgoutput"}],
         "postgresql": {"use_pg_rewind": true, "parameters": {
             "wal_level": "logical", "wal_keep_size": "64MB", "wal_retrieve_retry_interval": "200ms"
         }}
@@ -151,6 +155,52 @@ impl Story {
         self.wait_rows().await;
     }
 
+    /// Slots that somebody has made on the standby itself. One that is to be ignored is neither dropped nor moved, and
+    /// its reader goes on when the standby leads; one that nobody knows goes, as it would on the primary.
+    async fn slots_made_on_the_standby(&mut self) {
+        let leader = self.cluster.settled_leader(LONG).await;
+        let standby = 1 - leader;
+        self.make_slot(standby, "mine").await;
+        let position = "SELECT restart_lsn, confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'mine'";
+        let made_at = self.cluster.sql(standby, position).await.unwrap();
+        self.make_slot(standby, "stray").await;
+        self.insert(leader, 50).await;
+        self.wait(standby, "SELECT count(*) = 0 FROM pg_replication_slots WHERE slot_name = 'stray'").await;
+        self.has_logged(standby, "Dropped replication slot 'stray'");
+        // The server is restarted to get another slot.
+        self.wait_in_step(leader, "feed", "true").await;
+        self.cluster.wait_healthy(LONG).await;
+        assert_eq!(self.cluster.sql(standby, position).await.unwrap(), made_at, "{}", self.cluster.dump());
+        let changes = "SELECT count(*) >= 50 FROM pg_logical_slot_peek_binary_changes('mine', NULL, NULL, \
+                       'proto_version', '1', 'publication_names', 'every')";
+        self.wait(standby, changes).await;
+        self.cluster.switch_to(standby, LONG).await;
+        self.wait(standby, changes).await;
+        self.has_not_logged("replication slot 'mine'");
+        self.run(standby, "SELECT pg_drop_replication_slot('mine')").await;
+    }
+
+    /// Makes a logical slot on a standby, which waits for the primary to say which transactions run.
+    async fn make_slot(&self, standby: usize, name: &str) {
+        let create = format!("SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')");
+        let tell = async {
+            loop {
+                let _ = self.cluster.sql(1 - standby, "SELECT pg_log_standby_snapshot()").await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = self.run(standby, &create) => {}
+            () = tell => {}
+        }
+    }
+
+    fn has_not_logged(&self, words: &str) {
+        for i in 0..2 {
+            assert_eq!(self.cluster.count_in_log(i, words), 0, "{words}\n{}", self.cluster.dump());
+        }
+    }
+
     /// A slot that its maker has marked for failover: the server keeps it on the standby, we leave it alone, and it is
     /// there after a switchover with all that was not read before. It comes to the former leader again, too.
     async fn failover_slot(&mut self) {
@@ -168,17 +218,24 @@ impl Story {
         self.wait_rows().await;
     }
 
-    /// The standby has the slot in step. Its consumer has to move for that, and so do transactions.
+    /// The standby has the failover slot in step.
     async fn wait_synced(&self, leader: usize) {
-        let there = "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = 'theirs' AND failover AND synced \
-                     AND NOT temporary AND invalidation_reason IS NULL";
+        self.wait_in_step(leader, "theirs", "failover AND synced AND invalidation_reason IS NULL").await;
+    }
+
+    /// The standby has a slot, and in this state. Its consumer has to move for that, and so do transactions.
+    async fn wait_in_step(&self, leader: usize, slot: &str, state: &str) {
+        let there = format!(
+            "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = '{slot}' AND NOT temporary AND \
+             confirmed_flush_lsn IS NOT NULL AND {state}"
+        );
         let holds = async || {
             self.run(leader, "SELECT pg_log_standby_snapshot()").await;
-            self.run(leader, "SELECT pg_replication_slot_advance('theirs', pg_current_wal_lsn())").await;
-            let answer = self.cluster.sql(1 - leader, there).await;
+            self.run(leader, &format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")).await;
+            let answer = self.cluster.sql(1 - leader, &there).await;
             answer.is_ok_and(|rows| rows[0][0].as_deref() == Some("t"))
         };
-        self.cluster.until("the failover slot is in step", LONG, holds).await;
+        self.cluster.until(slot, LONG, holds).await;
     }
 }
 
@@ -260,6 +317,9 @@ async fn story(major: u32) {
     parameters_agree(&story).await;
     story.failover_and_rewind().await;
     story.reinit().await;
+    if major >= SLOTS_ON_STANDBYS {
+        story.slots_made_on_the_standby().await;
+    }
     if major >= FAILOVER_SLOTS {
         story.failover_slot().await;
     }
