@@ -79,6 +79,12 @@ impl Postmaster {
     }
 }
 
+/// Waits until this process has ended. `false`: it cannot be waited for, or was gone already.
+pub(super) async fn process_ended(pid: i32) -> bool {
+    let Some(fd) = pidfd(pid).and_then(readable) else { return false };
+    fd.readable().await.is_ok()
+}
+
 /// An owned descriptor cannot be closed under the reactor, which is what the deprecation is about.
 #[allow(deprecated, reason = "its replacement is unsafe; an owned descriptor needs no promise from the caller")]
 fn readable(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {

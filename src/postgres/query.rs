@@ -31,6 +31,8 @@ pub struct Answer {
     pub start_time: String,
     /// Version, 150018.
     pub version: u32,
+    /// The processes that receive WAL here, or send it to standbys.
+    pub streams: Vec<i32>,
 }
 
 /// All slots but those of sessions, `NULL` if there are none.
@@ -78,11 +80,13 @@ pub async fn monitor(client: &Client, include: Include) -> Result<Answer, Error>
     let receiver = receiver.filter(|receiver| receiver.get("pid").is_some_and(|pid| !pid.is_null()));
     let written = receiver.as_ref().and_then(|receiver| lsn_of(receiver, "written_lsn"));
     let timeline: Option<String> = row.try_get(1)?;
+    let mut streams: Vec<i32> = receiver.iter().filter_map(pid_of).collect();
     let receiver = receiver.as_ref().map(receiver_of);
     let own = timeline.and_then(|digits| u32::from_str_radix(&digits, 16).ok()).filter(|n| *n > 0).map(Timeline);
     let control: Option<i32> = row.try_get(6)?;
     let slots: Option<Value> = row.try_get(9)?;
     let senders: Option<Value> = row.try_get(10)?;
+    streams.extend(senders.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(pid_of));
     let version: i32 = row.try_get(14)?;
     Ok(Answer {
         monitor: Monitor {
@@ -105,7 +109,12 @@ pub async fn monitor(client: &Client, include: Include) -> Result<Answer, Error>
         },
         start_time: row.try_get(13)?,
         version: u32::try_from(version).unwrap_or_default(),
+        streams,
     })
+}
+
+fn pid_of(row: &Value) -> Option<i32> {
+    i32::try_from(row.get("pid")?.as_i64()?).ok()
 }
 
 fn each<T>(rows: Option<Value>, read: impl Fn(&Value) -> T) -> Vec<T> {

@@ -13,6 +13,7 @@ mod restored;
 mod settings;
 mod start;
 mod stop;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,6 +75,7 @@ struct Inner {
     /// Wakes the watcher when there is another postmaster, or one to wait for.
     watcher: Notify,
     awaits_ready: AtomicBool,
+    streams: streams::Streams,
     /// A server was taken over and has not been compared with our settings yet.
     awaits_settings: AtomicBool,
 }
@@ -134,6 +136,7 @@ impl Server {
             jobs: AtomicUsize::new(0),
             watcher: Notify::new(),
             awaits_ready: AtomicBool::new(false),
+            streams: streams::Streams::default(),
             awaits_settings: AtomicBool::new(false),
         });
         let watcher = AbortOnDropHandle::new(tokio::spawn(ready::watch(Arc::clone(&inner))));
