@@ -114,7 +114,10 @@ async fn a_server_killed_and_started_again_is_used_again_with_everything_in_it()
         let seen = dcs.load().await.unwrap().leader.unwrap();
         server.kill();
         all_calls_end_in_time(&*dcs).await;
+        // By now everybody has noticed.
+        dcs.load().await.unwrap_err();
         server.restart();
+        sleeper.hears("that it is back").await;
         let deadline = Instant::now() + 2 * TIMING.retry_timeout;
         while !matches!(dcs.renew_leader(&seen).await, Ok(true)) {
             assert!(Instant::now() < deadline, "it is not used again");

@@ -31,6 +31,8 @@ pub(super) struct Watcher {
     /// How it stood when everything was read.
     read: i64,
     view: Option<Arc<ClusterView>>,
+    /// The last try to read everything failed.
+    is_away: bool,
     next_discovery: Instant,
 }
 
@@ -44,7 +46,7 @@ impl Watcher {
         cache: Arc<Cache>,
     ) -> Self {
         let (keys, view, next_discovery) = (Vec::new(), None, Instant::now());
-        Self { pool, layout, me, timing, changes, cache, keys, read: 0, view, next_discovery }
+        Self { pool, layout, me, timing, changes, cache, keys, read: 0, view, is_away: false, next_discovery }
     }
 
     /// Runs until it is dropped.
@@ -129,6 +131,7 @@ impl Watcher {
             Ok(answered) => answered.answer,
             Err(failed) => {
                 tracing::debug!(?failed, "the watch has nothing to begin with");
+                self.is_away = true;
                 return false;
             }
         };
@@ -136,6 +139,10 @@ impl Watcher {
         self.keys = range.kvs.into_iter().filter_map(key_value).collect();
         self.keys.sort_by(|a, b| a.key.cmp(&b.key));
         let view = self.compare();
+        if std::mem::take(&mut self.is_away) {
+            // Whoever could not reach it waits for nothing else.
+            self.changes.send_modify(|count| *count += 1);
+        }
         self.cache.begun(view, self.read);
         true
     }
