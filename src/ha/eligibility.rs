@@ -301,7 +301,7 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
     if let Some(why) = limitation(answer) {
         return cx.pass_over(name, why);
     }
-    let Some(PeerAnswer::Answered { in_recovery, position, tags, .. }) = answer else { return };
+    let Some(PeerAnswer::Answered { in_recovery, position, timeline, tags, .. }) = answer else { return };
     if !in_recovery {
         cx.warn(format!("Primary ({name}) is still alive"));
         tally.lost = true;
@@ -310,7 +310,11 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
     if !votes && is_uncounted(cx, name) {
         return cx.pass_over(name, "not counted by the last leader (failsafe mode)");
     }
-    if *position > tally.own {
+    // Whoever has led on after its standbys were promoted may be further in numbers than they are, and lacks what they
+    // have acknowledged since: no voter on a later timeline is behind.
+    let own_timeline = cx.monitor().and_then(|monitor| monitor.timeline);
+    let is_later = votes && matches!((timeline, own_timeline), (Some(theirs), Some(own)) if *theirs > own);
+    if is_later || *position > tally.own {
         tally.ahead += 1;
         cx.info(format!("Wal position of {name} is ahead of my wal position"));
         if cx.is_sync_active() && cx.view().is_some_and(|view| view.sync.is_leader(name)) {

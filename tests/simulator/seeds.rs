@@ -22,6 +22,7 @@ pub(crate) const KNOWN: &[u64] = &[
 
 /// Seeds beyond the range that have found something with all that is newer.
 const FOUND: &[u64] = &[
+    7_777,  // a former leader that is further in numbers, and has missed what a later timeline acknowledged
     12_600, // the DCS hangs just after a renewal
 ];
 

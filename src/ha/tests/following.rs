@@ -60,3 +60,25 @@ fn an_upstream_is_changed_by_a_reload_and_the_histories_are_compared() {
     let decision = scene.play(&[restart]);
     assert!(matches!(task_of(&decision), Some(Task::Restart { .. })));
 }
+
+/// A leader that went on writing after its standbys were promoted is further in numbers than they are.
+#[test]
+fn a_voter_on_a_later_timeline_has_no_vote_for_whoever_is_further() {
+    let view = cluster().unlocked().with(|view| {
+        view.sync = SyncState { leader: Some("c".into()), ..SyncState::default() };
+    });
+    let view = view.build();
+    let quorum = |seen: &mut Observation| seen.settings.synchronous_mode = crate::config::SynchronousMode::Quorum;
+    let races = |of_c: u32| {
+        let mut scene = scene("b", view.clone()).running(false).with(quorum);
+        scene.memory.known_members = view.members.iter().map(|m| (m.name.clone(), m.clone())).collect();
+        let mut of = answer(900);
+        if let PeerAnswer::Answered { timeline, .. } = &mut of {
+            *timeline = Some(Timeline(of_c));
+        }
+        scene.seen.done.peers = Some(BTreeMap::from([("a".into(), answer(900)), ("c".into(), of)]));
+        scene.decide().steps.contains(&Step::AcquireLeader)
+    };
+    assert!(races(1));
+    assert!(!races(2));
+}
