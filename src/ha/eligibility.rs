@@ -162,7 +162,12 @@ fn running_primary(cx: &mut Context<'_>, cluster_id: Option<SystemId>) -> bool {
         cx.warn(format!("My timeline {own} is behind last known cluster timeline {cluster}"));
         return false;
     }
-    true
+    // Somebody was promoted meanwhile, and may be gone again before it could write its timeline down.
+    let is_outside = cx.is_sync_active() && cx.view().is_some_and(|view| !view.sync.matches(cx.me()));
+    if is_outside {
+        cx.warn("not leading on: /sync names others, so this primary may lack acknowledged commits");
+    }
+    !is_outside
 }
 
 /// A switchover or manual failover was asked for and the leader is gone. `None`: the request does not settle it.

@@ -82,3 +82,23 @@ fn a_voter_on_a_later_timeline_has_no_vote_for_whoever_is_further() {
     assert!(races(1));
     assert!(!races(2));
 }
+
+/// It was frozen while another one was promoted, served, and left before it wrote its timeline down.
+#[test]
+fn a_primary_that_sync_names_no_more_does_not_take_the_key_again() {
+    let named = |leader: &str, voters: &[&str]| {
+        let sync = SyncState {
+            leader: Some(leader.into()),
+            voters: voters.iter().map(|name| (*name).into()).collect(),
+            ..SyncState::default()
+        };
+        let view = cluster().unlocked().with(|view| view.sync = sync).build();
+        let mode = |seen: &mut Observation| {
+            seen.settings.synchronous_mode = crate::config::SynchronousMode::Priority;
+        };
+        scene("a", view).running(true).with(mode).decide().steps
+    };
+    assert!(!named("c", &[]).contains(&Step::AcquireLeader));
+    assert!(named("a", &["c"]).contains(&Step::AcquireLeader));
+    assert!(named("c", &["a"]).contains(&Step::AcquireLeader));
+}
