@@ -21,6 +21,9 @@ use super::task::{Running, chain};
 /// Members answer a primary that cannot reach the DCS within this time, a second try included.
 pub(super) const FAILSAFE_LIMIT: Duration = Duration::from_secs(4);
 
+/// Between a checkpoint that failed and the next try.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
+
 /// A step on the local server that is carried out inside the cycle takes no longer.
 const INLINE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -300,6 +303,10 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             let wake = Arc::clone(&runner.board.wake);
             runner.checkpoint = Some(tokio::spawn(async move {
                 let result = postgres.checkpoint().await;
+                if result.is_err() {
+                    // The loop orders it anew as soon as it hears of that.
+                    tokio::time::sleep(CHECKPOINT_PAUSE).await;
+                }
                 wake.notify_one();
                 result
             }));
