@@ -52,7 +52,9 @@ fn a_life() {
         );
         let start_time = seen.postmaster_start_time.unwrap();
         assert!(
-            regex::Regex::new(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d$").unwrap().is_match(&start_time)
+            regex_lite::Regex::new(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}[+-]\d\d:\d\d$")
+                .unwrap()
+                .is_match(&start_time)
         );
 
         // Started outside of our family, with the controlled parameters on its command line in their order.

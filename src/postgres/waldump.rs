@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use regex::Regex;
+use regex_lite::Regex;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{ControlData, Lsn, Timeline};

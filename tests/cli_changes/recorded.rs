@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd::ctl::Personality;
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::json;
 
 use crate::fake_member::Script;

@@ -98,7 +98,8 @@ async fn a_pager_for_what_is_longer_than_the_screen() {
         assert!(!seen.contains('|') && !seen.trim().is_empty(), "{line} {environment:?}: {seen}");
     }
     // Nobody reads on: no complaint, no failure.
-    assert!(scene.seen("@ctl show-config demo | head -1", &[]).starts_with("postgresql:"));
+    let seen = scene.seen("@ctl show-config demo | head -1", &[]);
+    assert!(seen.starts_with("loop_wait: 120\n"), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use etcd_client::Client;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 
 use crate::harness::{Cluster, Store, stderr, stdout};

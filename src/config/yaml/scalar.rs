@@ -285,7 +285,7 @@ fn float_value(magnitude: f64, negative: bool) -> Option<Value> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use regex::Regex;
+    use regex_lite::Regex;
 
     const INT: &str = "^(?:[-+]?0b[01_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+\
                        |[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+)$";

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use regex::Regex;
+use regex_lite::Regex;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Upstream;

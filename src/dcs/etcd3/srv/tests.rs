@@ -44,9 +44,14 @@ struct Answerer {
 }
 
 async fn answerer(name: &str, records: Vec<Vec<u8>>, is_long: bool) -> Answerer {
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
-    let address = socket.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
+    let (socket, address, tcp) = loop {
+        let socket = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        // What is free for the one may be taken for the other.
+        if let Ok(tcp) = TcpListener::bind(address).await {
+            break (socket, address, tcp);
+        }
+    };
     let name = encoded(name);
     let find = move |question: &[u8]| {
         let is_known = question[12..].starts_with(&name);
