@@ -395,7 +395,20 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
             return None;
         }
     };
-    match steps.into_iter().next() {
+    let next = match steps.into_iter().next() {
+        Some(Transition::Quorum { quorum, voters, .. })
+            if quorum::eases_election(&state, quorum, &voters) && !is_acknowledged(cx, &state) =>
+        {
+            if state.sync.intersection(&state.active).count() >= state.numsync {
+                cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
+                return None;
+            }
+            // Somebody who would have to confirm has gone: commits would wait for it as long as we do.
+            quorum::around(&state)
+        }
+        next => next,
+    };
+    match next {
         None if !present.is_quorum && !present.names.is_empty() => {
             set_names(cx, &StandbyNames { is_quorum: true, ..present.clone() })
         }
@@ -405,12 +418,6 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
         }
         None => None,
         Some(Transition::Restart) => {
-            cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
-            None
-        }
-        Some(Transition::Quorum { quorum, voters, .. })
-            if quorum::eases_election(&state, quorum, &voters) && !is_acknowledged(cx, &state) =>
-        {
             cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
             None
         }

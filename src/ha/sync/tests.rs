@@ -297,6 +297,29 @@ impl World {
         };
     }
 
+    /// Whoever streams now goes on, the others stay away, and time passes: commits do not wait for those.
+    fn degrade(&mut self) {
+        self.tags = Default::default();
+        self.lag_limit = None;
+        for _ in 0..12 {
+            self.catch_up();
+            self.now += SETTLE_MS;
+            self.cycle(12);
+        }
+        let is_alone = !self.streams.contains(&true);
+        if self.mode == SynchronousMode::Off || !(self.strict && is_alone) {
+            self.flushed[self.primary] += 1;
+            self.catch_up();
+            assert_eq!(self.acknowledged, self.flushed[self.primary], "commits wait for nobody there: {self:?}");
+        }
+    }
+
+    fn catch_up(&mut self) {
+        let end = self.flushed[self.primary];
+        (0..4).filter(|i| self.streams[*i]).for_each(|i| self.flushed[i] = end);
+        self.acknowledge();
+    }
+
     /// Everybody streams and has everything, and time passes.
     fn calm(&mut self) {
         self.tags = Default::default();
@@ -349,8 +372,23 @@ proptest! {
         for (kind, value) in events {
             world.happen(kind, value);
         }
+        world.degrade();
         world.calm();
     }
+}
+
+/// After a failover two are waited for, one of which has gone before it has confirmed, and the former leader is dead.
+#[test]
+fn commits_do_not_wait_for_who_has_gone_before_it_had_everything() {
+    let voters = ["a", "b", "c"].map(MemberName::from).to_vec();
+    let sync = SyncState { leader: Some("d".into()), quorum: 1, voters, version: None };
+    let view = ClusterBuilder::new(&NAMES).leader("d").with(|view| view.sync = sync).build();
+    let mut world = World { primary: 3, view, ..World::new(SynchronousMode::Quorum, 2, false) };
+    world.names[3] = "ANY 2 (b,c)".into();
+    world.streams = [false, false, true, false];
+    world.flushed[3] = 1_001;
+    world.degrade();
+    world.calm();
 }
 
 #[test]
