@@ -52,7 +52,7 @@ generated:
 	UPDATE=1 $(CARGO) nextest run $(NEXTEST) --test generated
 
 bench: setup-test
-	$(CARGO) bench --profile dev --bench write_outage
+	$(CARGO) bench --bench write_outage
 
 bench-at-rest: setup-test
 	$(CARGO) bench --bench at_rest
