@@ -18,9 +18,6 @@ use super::lease::Sent;
 use super::run::{Ended, Runner};
 use super::task::{Running, chain};
 
-/// Members answer a primary that cannot reach the DCS within this time, a second try included.
-pub(super) const FAILSAFE_LIMIT: Duration = Duration::from_secs(4);
-
 /// Between a checkpoint that failed and the next try.
 const CHECKPOINT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -286,8 +283,7 @@ async fn ask_failsafe(runner: &mut Runner, seen: &mut Observation, members: &BTr
         slots: crate::ha::slot_positions(seen),
         ttl: Some(runner.settings.ttl.as_secs()),
     };
-    // The DCS has taken its time already, and the deadline of the lease comes nearer.
-    let limit = (runner.settings.ttl / 6).min(FAILSAFE_LIMIT);
+    let limit = runner.asking_limit();
     runner.failsafe_asked = Some(Sent::now());
     let answers = runner.ports.peers.tell_failsafe(members, &ping, limit).await;
     seen.done.failsafe_positions =
@@ -312,21 +308,10 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             }));
         }
         Step::Callback { event, role } => postgres.callback(*event, *role),
-        Step::RemoveDataDir => {
-            if let Err(error) = postgres.remove_data_dir().await {
-                warn!("{}", chain(&error));
-            }
-        }
-        Step::AbandonBootstrap | Step::DiscardUnfinished => {
-            if let Err(error) = give_up(runner, step).await {
-                warn!("{}", chain(&error));
-            }
-        }
-        Step::ForgetUnfinished => {
-            if let Err(error) = postgres.forget_unfinished().await {
-                warn!("{}", chain(&error));
-            }
-        }
+        Step::RemoveDataDir => tell(postgres.remove_data_dir().await),
+        Step::AbandonBootstrap => tell(give_up(runner, postgres.move_data_dir_away()).await),
+        Step::DiscardUnfinished => tell(give_up(runner, postgres.discard_unfinished()).await),
+        Step::ForgetUnfinished => tell(postgres.forget_unfinished().await),
         Step::Reply { id, reply } => {
             if let Some(sender) = runner.replies.remove(id) {
                 // Whoever asked may have given up meanwhile.
@@ -341,6 +326,12 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             });
         }
         _ => {}
+    }
+}
+
+fn tell(result: Result<(), PgError>) {
+    if let Err(error) = result {
+        warn!("{}", chain(&error));
     }
 }
 
@@ -426,18 +417,14 @@ async fn write_sync(
 }
 
 /// Stops a server whose data are given up, and takes the data out of the way.
-async fn give_up(runner: &Runner, step: &Step) -> Result<(), PgError> {
-    let postgres = &runner.ports.postgres;
+async fn give_up(runner: &Runner, removal: impl Future<Output = Result<(), PgError>>) -> Result<(), PgError> {
     let plan = StopPlan {
         mode: crate::cluster::StopMode::Immediate,
         checkpoint: false,
         timeout: Some(runner.settings.retry_timeout),
     };
-    postgres.stop(&plan, None, &tokio_util::sync::CancellationToken::new()).await?;
-    match step {
-        Step::AbandonBootstrap => postgres.move_data_dir_away().await,
-        _ => postgres.discard_unfinished().await,
-    }
+    runner.ports.postgres.stop(&plan, None, &tokio_util::sync::CancellationToken::new()).await?;
+    removal.await
 }
 
 /// Keeps the snapshot of this cycle in step with our own writes.

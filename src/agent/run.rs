@@ -21,7 +21,6 @@ use crate::ha::{
 use crate::postgres::{Look, PgError, StopMode, StopPlan};
 
 use super::board::{Asked, Board};
-use super::carry_out::FAILSAFE_LIMIT;
 use super::lead::FailsafeLead;
 use super::lease::{Lease, Sent};
 use super::ports::Ports;
@@ -44,6 +43,9 @@ const LOOK_BUDGET: Duration = Duration::from_secs(2);
 /// looks after its watchdog itself then.
 const SAFEPOINT_PERIOD: Duration = Duration::from_millis(100);
 const SAFEPOINT_LIMIT: Duration = Duration::from_secs(3600);
+
+/// Members answer a primary that cannot reach the DCS within this time, a second try included.
+const FAILSAFE_LIMIT: Duration = Duration::from_secs(4);
 
 /// In failsafe mode the DCS is given up this long before the members have to be asked, but not sooner than an answer can
 /// be had.
@@ -404,9 +406,15 @@ impl Runner {
     pub(super) fn patience(&self) -> Duration {
         let budget = self.settings.retry_timeout;
         let Some(deadline) = self.lease.deadline().filter(|_| self.settings.failsafe_mode) else { return budget };
-        let asking = (self.settings.ttl / 6).min(FAILSAFE_LIMIT) + ASKING_MARGIN;
+        let asking = self.asking_limit() + ASKING_MARGIN;
         let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(asking);
         budget.min(left.max(LEAST_PATIENCE))
+    }
+
+    /// How long the members have to answer a primary without the DCS, which has taken its time already when they are
+    /// asked: the deadline of the lease comes nearer.
+    pub(super) fn asking_limit(&self) -> Duration {
+        (self.settings.ttl / 6).min(FAILSAFE_LIMIT)
     }
 
     /// The outcome of the task, if it has ended.

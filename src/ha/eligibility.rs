@@ -63,7 +63,7 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
         return decided;
     }
     if let Some(request) = &request {
-        if request.is_switchover() && cx.is_sync_active() && !view.sync.matches(cx.me()) {
+        if request.is_switchover() && is_outside_sync(cx) {
             return Race::StandBack;
         }
         return without_leader(cx, request).unwrap_or(Race::StandBack);
@@ -73,11 +73,11 @@ pub(super) fn race(cx: &mut Context<'_>) -> Race {
         return Race::StandBack;
     }
     let mut members = cx.memory.known_members.clone();
+    if !cx.is_quorum_active() && is_outside_sync(cx) {
+        cx.info("not racing: this node is not a synchronous standby and may lack acknowledged commits");
+        return Race::StandBack;
+    }
     if cx.is_sync_active() {
-        if !cx.is_quorum_active() && !view.sync.matches(cx.me()) {
-            cx.info("not racing: this node is not a synchronous standby and may lack acknowledged commits");
-            return Race::StandBack;
-        }
         members.retain(|name, _| view.sync.matches(name));
     }
     compare(cx, &members, true, false)
@@ -163,11 +163,16 @@ fn running_primary(cx: &mut Context<'_>, cluster_id: Option<SystemId>) -> bool {
         return false;
     }
     // Somebody was promoted meanwhile, and may be gone again before it could write its timeline down.
-    let is_outside = cx.is_sync_active() && cx.view().is_some_and(|view| !view.sync.matches(cx.me()));
-    if is_outside {
+    if is_outside_sync(cx) {
         cx.warn("not leading on: /sync names others, so this primary may lack acknowledged commits");
+        return false;
     }
-    !is_outside
+    true
+}
+
+/// Commits may have been acknowledged without this node.
+fn is_outside_sync(cx: &Context<'_>) -> bool {
+    cx.is_sync_active() && cx.view().is_some_and(|view| !view.sync.matches(cx.me()))
 }
 
 /// A switchover or manual failover was asked for and the leader is gone. `None`: the request does not settle it.
@@ -189,7 +194,7 @@ fn without_leader(cx: &mut Context<'_>, request: &FailoverKey) -> Option<Race> {
             }
             return Some(Race::StandBack);
         }
-        if cx.is_sync_active() && !cx.is_quorum_active() && !view.sync.matches(me) {
+        if !cx.is_quorum_active() && is_outside_sync(cx) {
             return Some(Race::StandBack);
         }
         if view.member(candidate).is_some() {
@@ -321,7 +326,10 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
     let is_later = votes && matches!((timeline, own_timeline), (Some(theirs), Some(own)) if *theirs > own);
     if is_later || *position > tally.own {
         tally.ahead += 1;
-        cx.info(format!("Wal position of {name} is ahead of my wal position"));
+        cx.info(match is_later {
+            true => format!("{name} is on a later timeline"),
+            false => format!("Wal position of {name} is ahead of my wal position"),
+        });
         if cx.is_sync_active() && cx.view().is_some_and(|view| view.sync.is_leader(name)) {
             cx.info("Ignoring the former leader being ahead of us");
         } else {

@@ -75,7 +75,7 @@ pub fn transitions(state: State) -> Result<Vec<Transition>, Unsafe> {
     }
 }
 
-/// The way out of a tangle that several interrupted roads have left. While nobody votes nobody but the primary can be
+/// The way out of a tangle that several interrupted roads have left, and past standbys that will not confirm. While nobody votes nobody but the primary can be
 /// elected, and it has everything: that is safe from anywhere. From there any list may be waited for, and the voters
 /// come back when they are confirmed. `None`: that is done.
 pub fn around(state: &State) -> Option<Transition> {

@@ -399,7 +399,7 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
         Some(Transition::Quorum { quorum, voters, .. })
             if quorum::eases_election(&state, quorum, &voters) && !is_acknowledged(cx, &state) =>
         {
-            if state.sync.intersection(&state.active).count() >= state.numsync {
+            if state.sync.intersection(&state.active).count() >= needed(&state) {
                 cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
                 return None;
             }
@@ -436,7 +436,11 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
 
 /// As many standbys as commits wait for have everything: any of the present ones stand for all that was acknowledged.
 fn is_acknowledged(cx: &Context<'_>, state: &quorum::State) -> bool {
-    cx.memory.is_sync_settled && state.confirmed >= state.numsync.min(state.sync.len())
+    cx.memory.is_sync_settled && state.confirmed >= needed(state)
+}
+
+fn needed(state: &quorum::State) -> usize {
+    state.numsync.min(state.sync.len())
 }
 
 /// Folded names as the members spell them, sorted.

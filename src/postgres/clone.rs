@@ -14,7 +14,7 @@ use super::bootstrap::script_text;
 use super::programs::{Program, options};
 use super::removal::remove_data_dir;
 use super::site::Site;
-use super::{ClonePlan, PgError, unfinished};
+use super::{ClonePlan, PgError, blocking, unfinished};
 
 /// The method that is always there.
 const BASEBACKUP: &str = "basebackup";
@@ -259,11 +259,10 @@ async fn empty(site: &Site) -> Result<(), PgError> {
     on_disk(site, remove_data_dir).await
 }
 
-/// Work on the data directory, off the runtime's own threads: there may be much.
+/// Work on the data directory: there may be much.
 async fn on_disk(site: &Site, work: fn(&Path) -> Result<(), PgError>) -> Result<(), PgError> {
     let data_dir = site.data_dir();
-    let done = tokio::task::spawn_blocking(move || work(&data_dir)).await;
-    done.unwrap_or_else(|error| Err(PgError::Refused(format!("work on the data directory broke off: {error}"))))
+    blocking(move || work(&data_dir)).await
 }
 
 /// Puts configuration files back that the backup does not contain (when they live outside of the data directory),

@@ -262,3 +262,9 @@ pub trait Postgres: Send + Sync {
     /// What `GET /patroni` shows beyond a look: the standbys that stream from here.
     async fn replication(&self) -> Vec<serde_json::Value>;
 }
+
+/// Work on files that may take a while, off the runtime's own threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, PgError> + Send + 'static) -> Result<T, PgError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(PgError::Refused(format!("work on files broke off: {error}"))))
+}

@@ -41,8 +41,8 @@ use super::site::Site;
 use super::slots::keeper::Keeper;
 use super::{
     Callback, ClonePlan, Divergence, FollowChange, Look, PgError, Postgres, Recovery, Rewound, SlotSync, StartPlan,
-    Started, StopPlan, StopProgress, WantedSlot, archive, bootstrap, clone, crash_recovery, query, removal, rewind,
-    slots, unfinished,
+    Started, StopPlan, StopProgress, WantedSlot, archive, blocking, bootstrap, clone, crash_recovery, query, removal,
+    rewind, slots, unfinished,
 };
 
 /// One question to our own server, unless a look has less time for it.
@@ -256,12 +256,6 @@ impl Inner {
         })
         .await
     }
-}
-
-/// Work on files that may take a while, off the runtime's own threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, PgError> + Send + 'static) -> Result<T, PgError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(PgError::Refused(format!("work on files broke off: {error}"))))
 }
 
 #[async_trait]

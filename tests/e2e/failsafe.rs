@@ -102,7 +102,8 @@ async fn assert_stops_without(cluster: &Cluster, leader: usize, silent: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_leads_on_without_the_dcs_while_all_members_accept_it() {
     let settings = json!({
-        "ttl": TTL.as_secs(), "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true, "slots": {"kept": null, "feed": {"type": "logical", "database": "postgres", "plugin": "test_decoding"}},
+        "ttl": TTL.as_secs(), "loop_wait": 2, "retry_timeout": 3, "failsafe_mode": true,
+        "slots": {"kept": null, "feed": {"type": "logical", "database": "postgres", "plugin": "test_decoding"}},
         "postgresql": {"use_pg_rewind": true, "parameters": {"wal_level": "logical", "wal_keep_size": "64MB"}}
     });
     let mut cluster = Cluster::new(Store::Etcd, &[Kind::Pgherd, Kind::Pgherd, Kind::Patroni], settings);

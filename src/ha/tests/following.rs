@@ -64,10 +64,8 @@ fn an_upstream_is_changed_by_a_reload_and_the_histories_are_compared() {
 /// A leader that went on writing after its standbys were promoted is further in numbers than they are.
 #[test]
 fn a_voter_on_a_later_timeline_has_no_vote_for_whoever_is_further() {
-    let view = cluster().unlocked().with(|view| {
-        view.sync = SyncState { leader: Some("c".into()), ..SyncState::default() };
-    });
-    let view = view.build();
+    let sync = SyncState { leader: Some("c".into()), ..SyncState::default() };
+    let view = cluster().unlocked().with(|view| view.sync = sync).build();
     let quorum = |seen: &mut Observation| seen.settings.synchronous_mode = crate::config::SynchronousMode::Quorum;
     let races = |of_c: u32| {
         let mut scene = scene("b", view.clone()).running(false).with(quorum);
