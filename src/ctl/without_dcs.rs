@@ -111,7 +111,7 @@ pub async fn or_from_members(
         },
     };
     let answers = asking.await?;
-    let why = error.causes().first().cloned().unwrap_or_else(|| error.to_string());
+    let why = Some(error.causes().join(": ")).filter(|causes| !causes.is_empty()).unwrap_or_else(|| error.to_string());
     assemble(what, &answers, &why).ok_or_else(|| nor_the_members(error, &answers))
 }
 
