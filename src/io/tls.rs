@@ -4,25 +4,26 @@
 //! certificate that every side trusts. It is accepted here when it is, byte for byte, one of the trusted
 //! certificates, is within its dates, and (for servers) carries the name that was asked for.
 
-use std::fmt;
+mod servers;
+
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
 };
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
-use x509_parser::time::ASN1Time;
 
 use super::private_key;
+pub(crate) use servers::{Shown, by_rule};
+use servers::{TrustThese, is_pinned};
 
 /// A TLS setting that cannot be used. Names the file and the way out.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +100,8 @@ pub fn install_provider() {
     let _ = ring::default_provider().install_default();
 }
 
-fn provider() -> Arc<CryptoProvider> {
+/// ring, wherever TLS is spoken.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(ring::default_provider())))
 }
@@ -117,12 +119,13 @@ fn standard_name(suite: CipherSuite) -> String {
 
 /// A client's configuration.
 pub fn client_config(trust: Trust<'_>, identity: Option<Identity<'_>>) -> Result<ClientConfig, TlsError> {
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::Anybody => Arc::new(TrustAnybody),
-        Trust::File(path) => Arc::new(TrustThese::file(path)?),
-        Trust::System => Arc::new(TrustThese::system()),
-        Trust::AnyName(Some(path)) => Arc::new(TrustThese { is_any_name: true, ..TrustThese::file(path)? }),
-        Trust::AnyName(None) => Arc::new(TrustThese { is_any_name: true, ..TrustThese::system() }),
+    let verifier = match trust {
+        // The certificate is not looked at; the handshake's signature still is.
+        Trust::Anybody => by_rule(|_: &Shown<'_>| Ok(())),
+        Trust::File(path) => TrustThese::file(path)?.verifier(),
+        Trust::System => TrustThese::system().verifier(),
+        Trust::AnyName(Some(path)) => TrustThese::file(path)?.by_any_name().verifier(),
+        Trust::AnyName(None) => TrustThese::system().by_any_name().verifier(),
     };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -211,148 +214,6 @@ fn system_certificates() -> Result<Vec<CertificateDer<'static>>, String> {
         return Err(format!("the system has none ({}); name a CA file", causes.join("; ")));
     }
     Ok(found.certs)
-}
-
-/// Whether `certificate` is exactly one of the trusted ones and within its dates.
-pub(crate) fn is_pinned(trusted: &[CertificateDer<'static>], certificate: &CertificateDer<'_>, now: UnixTime) -> bool {
-    if !trusted.iter().any(|known| known.as_ref() == certificate.as_ref()) {
-        return false;
-    }
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    ASN1Time::from_timestamp(seconds).is_ok_and(|now| parsed.validity().is_valid_at(now))
-}
-
-/// Verifies servers against given certificates, or the system's.
-struct TrustThese {
-    trusted: Vec<CertificateDer<'static>>,
-    web_pki: OnceLock<Result<WebPki, String>>,
-    is_system: bool,
-    is_any_name: bool,
-}
-
-/// Roots, and what verifies by them.
-struct WebPki {
-    roots: Arc<RootCertStore>,
-    verifier: Arc<WebPkiServerVerifier>,
-}
-
-impl fmt::Debug for TrustThese {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TrustThese").field("is_system", &self.is_system).finish_non_exhaustive()
-    }
-}
-
-impl TrustThese {
-    fn file(path: &str) -> Result<Self, TlsError> {
-        let trusted = read_certificates(path)?;
-        let verifier = Self::build(&trusted).map_err(|problem| TlsError::Content { path: path.to_owned(), problem })?;
-        Ok(Self { trusted, web_pki: OnceLock::from(Ok(verifier)), is_system: false, is_any_name: false })
-    }
-
-    /// Reading the system's store takes longer than most commands; it waits until a certificate must be judged.
-    fn system() -> Self {
-        Self { trusted: Vec::new(), web_pki: OnceLock::new(), is_system: true, is_any_name: false }
-    }
-
-    fn build(trusted: &[CertificateDer<'static>]) -> Result<WebPki, String> {
-        let roots = Arc::new(roots_of(trusted));
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider()).build();
-        let verifier = verifier.map_err(|error| format!("cannot be used to verify servers ({error})"))?;
-        Ok(WebPki { roots, verifier })
-    }
-
-    fn web_pki(&self) -> Result<&WebPki, Error> {
-        let built = self.web_pki.get_or_init(|| Self::build(&system_certificates()?));
-        built.as_ref().map_err(|problem| Error::General(problem.clone()))
-    }
-}
-
-impl ServerCertVerifier for TrustThese {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if is_pinned(&self.trusted, end_entity, now) {
-            if !self.is_any_name {
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-            }
-            return Ok(ServerCertVerified::assertion());
-        }
-        let web_pki = self.web_pki()?;
-        if self.is_any_name {
-            let parsed = ParsedCertificate::try_from(end_entity)?;
-            let algorithms = provider().signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(&parsed, &web_pki.roots, intermediates, now, algorithms)?;
-            return Ok(ServerCertVerified::assertion());
-        }
-        web_pki.verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// `insecure`: the certificate is not looked at; the handshake's signature still is.
-#[derive(Debug)]
-struct TrustAnybody;
-
-impl ServerCertVerifier for TrustAnybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Verifies clients.

@@ -8,19 +8,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateRevocationListDer, ServerName};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
 use crate::io::private_key;
-use crate::io::tls::is_pinned;
+use crate::io::tls::{Shown, by_rule, provider, read_certificates};
 
 use super::PgError;
 
@@ -77,10 +75,9 @@ impl Tls {
         if mode == TlsMode::Disable {
             return Ok(Self::default());
         }
-        let provider = Arc::new(ring::default_provider());
         let revoked = revocations(get("sslcrl"), get("sslcrldir"))?;
-        let verifier = verifier(verify, root, revoked, &provider)?;
-        let builder = ClientConfig::builder_with_provider(provider)
+        let verifier = verifier(verify, root, revoked)?;
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(wrong)?
             .dangerous()
@@ -88,7 +85,7 @@ impl Tls {
         let config = match (get("sslcert"), get("sslkey")) {
             (Some(cert), Some(key)) => {
                 let key = private_key::read(key, get("sslpassword")).map_err(wrong)?;
-                builder.with_client_auth_cert(certificates(cert)?, key).map_err(wrong)?
+                builder.with_client_auth_cert(read_certificates(cert).map_err(wrong)?, key).map_err(wrong)?
             }
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(wrong("sslcert and sslkey belong together")),
@@ -119,13 +116,6 @@ impl Tls {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         TlsConnector::from(config).connect(name, stream).await
     }
-}
-
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, PgError> {
-    let named = |error| wrong(format!("{path}: {error}"));
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(named)?.collect();
-    let found = found.map_err(named)?;
-    if found.is_empty() { Err(wrong(format!("{path}: no certificate in it"))) } else { Ok(found) }
 }
 
 /// The lists of revoked certificates in a file and in every file of a directory. libpq takes only those files of the
@@ -160,14 +150,14 @@ enum Verify {
     IssuerAndName,
 }
 
+/// libpq's rules on top of the usual verification of a chain.
 fn verifier(
     verify: Verify,
     root: Option<&str>,
     revoked: Vec<CertificateRevocationListDer<'static>>,
-    provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, PgError> {
     if verify == Verify::Nothing {
-        return Ok(Arc::new(Verifier { verify, chain: None, trusted: Vec::new(), provider: Arc::clone(provider) }));
+        return Ok(by_rule(|_: &Shown<'_>| Ok(())));
     }
     let (mut roots, mut trusted) = (RootCertStore::empty(), Vec::new());
     match root {
@@ -176,77 +166,30 @@ fn verifier(
             roots.add_parsable_certificates(system);
         }
         Some(path) => {
-            trusted = certificates(path)?;
+            trusted = read_certificates(path).map_err(wrong)?;
             for certificate in &trusted {
                 roots.add(certificate.clone()).map_err(|error| wrong(format!("{path}: {error}")))?;
             }
         }
         None => return Err(wrong("sslmode asks for verification, so sslrootcert must name the root certificate")),
     }
-    let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
     if !revoked.is_empty() {
         builder = builder.with_crls(revoked);
     }
-    let chain = Some(builder.build().map_err(wrong)?);
-    Ok(Arc::new(Verifier { verify, chain, trusted, provider: Arc::clone(provider) }))
-}
-
-/// libpq's rules on top of the usual verification of a chain.
-#[derive(Debug)]
-struct Verifier {
-    verify: Verify,
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    /// The root certificates themselves: a server may show one of them, self-signed.
-    trusted: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
+    let chain = builder.build().map_err(wrong)?;
+    Ok(by_rule(move |shown: &Shown<'_>| {
         // A certificate that is its own CA and was handed out as the root.
-        if is_pinned(&self.trusted, end_entity, now) {
-            if self.verify == Verify::IssuerAndName {
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-            }
-            return Ok(ServerCertVerified::assertion());
+        if shown.is_pinned(&trusted) {
+            return if verify == Verify::IssuerAndName { shown.has_the_name() } else { Ok(()) };
         }
-        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        match shown.satisfies(&chain) {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if self.verify == Verify::Issuer => Ok(ServerCertVerified::assertion()),
+            )) if verify == Verify::Issuer => Ok(()),
             result => result,
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    }))
 }
 
 /// An encrypted stream for the ordinary client library.
@@ -332,7 +275,7 @@ mod tests {
     /// A client and a server that shows `certificate`; whether the client goes through with it.
     async fn accepted(tls: &Tls, host: &str, certificate: &rcgen::CertifiedKey<rcgen::KeyPair>) -> bool {
         let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
