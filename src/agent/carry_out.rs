@@ -54,7 +54,7 @@ async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> O
             Ok(())
         }
         Step::AcquireLeader => {
-            seen.done.acquire = Some(acquire(runner).await);
+            seen.done.acquire = Some(acquire(runner, seen).await);
             Ok(())
         }
         Step::TakeLeader => {
@@ -350,9 +350,10 @@ async fn renew(runner: &Runner, key: &LeaderKey) -> LockOutcome {
     lock_outcome(runner, sent, tokio::time::timeout(runner.patience(), attempt).await)
 }
 
-async fn acquire(runner: &Runner) -> LockOutcome {
+/// An agent may have been suspended since it read who may be elected; the DCS looks once more.
+async fn acquire(runner: &Runner, seen: &Observation) -> LockOutcome {
     let sent = Sent::now();
-    let attempt = runner.ports.dcs.acquire_leader();
+    let attempt = runner.ports.dcs.acquire_leader(seen.view().map(|view| &view.sync));
     lock_outcome(runner, sent, tokio::time::timeout(runner.settings.retry_timeout, attempt).await)
 }
 

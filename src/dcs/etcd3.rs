@@ -305,11 +305,19 @@ impl Dcs for Etcd3 {
         }
     }
 
-    async fn acquire_leader(&self) -> Result<bool, DcsError> {
+    async fn acquire_leader(&self, sync: Option<&SyncState>) -> Result<bool, DcsError> {
         let plan = self.plan("taking the leader key", true);
         let me = self.me(plan.what)?.as_bytes();
         let key = self.layout.key("leader");
-        let (answered, lease) = self.ask_with_lease(&plan, |lease| request::create(&key, me, lease)).await?;
+        let sync = sync.map(|seen| (self.layout.key("sync"), seen.version));
+        let request = |lease| {
+            let create = request::create(&key, me, lease);
+            match &sync {
+                Some((sync, version)) => request::while_unchanged(create, sync, *version),
+                None => create,
+            }
+        };
+        let (answered, lease) = self.ask_with_lease(&plan, request).await?;
         if answered.answer.succeeded || !answered.is_ambiguous {
             return Ok(answered.answer.succeeded);
         }

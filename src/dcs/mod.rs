@@ -86,8 +86,10 @@ pub trait Dcs: Send + Sync {
     /// lease are unchanged.
     async fn touch_member(&self, value: &Map<String, Value>) -> Result<(), DcsError>;
 
-    /// Creates the leader key if it is absent. `false`: somebody else holds it.
-    async fn acquire_leader(&self) -> Result<bool, DcsError>;
+    /// Creates the leader key if it is absent, and, where `sync` is given, only while that key is still the one that was
+    /// read: whoever decided by an older one might lead without commits that were acknowledged since. `false`: somebody
+    /// else holds it, or `sync` has changed.
+    async fn acquire_leader(&self, sync: Option<&SyncState>) -> Result<bool, DcsError>;
 
     /// Renews the lease; when `seen` hangs on another lease than ours, re-attaches the key (value still ours, or
     /// absent). `false`: the key is not ours any more.

@@ -58,6 +58,10 @@ fn cluster(cx: &mut Context<'_>) {
     if view.system_id().is_some() || !view.is_unlocked() {
         cx.memory.brings_cluster = false;
     }
+    if view.leader_name().is_some_and(|leader| leader != cx.me()) {
+        cx.memory.has_won = false;
+        cx.memory.race_since_ms = None;
+    }
     if let Some(leader) = view.leader_name() {
         cx.memory.known_members = view.members.iter().map(|m| (m.name.clone(), m.clone())).collect();
         cx.memory.former_leader = Some(leader.clone());

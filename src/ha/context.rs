@@ -263,10 +263,18 @@ impl<'a> Context<'a> {
             Some(member) => member,
             None => view.leader_member()?,
         };
-        if target.name == node.name {
+        if target.name == node.name || self.may_be_on_a_twin() {
             return None;
         }
         self.member_upstream(target)
+    }
+
+    /// It was this node that began its timeline, and whoever leads now has not begun its own yet: by chance of the same
+    /// number, which no server can tell from ours. Until then nothing of it must get here.
+    pub(super) fn may_be_on_a_twin(&self) -> bool {
+        let is_own = self.memory.timeline_maker.as_ref().is_some_and(|(_, maker)| maker == self.me());
+        let leader = self.view().and_then(|view| view.leader_member());
+        is_own && !self.in_standby_cluster() && leader.is_some_and(|leader| leader.role() != Some(Role::Primary))
     }
 
     /// A member as an upstream, with the standby cluster's archive settings where there is one.

@@ -171,7 +171,7 @@ fn running_primary(cx: &mut Context<'_>, cluster_id: Option<SystemId>) -> bool {
 }
 
 /// Commits may have been acknowledged without this node.
-fn is_outside_sync(cx: &Context<'_>) -> bool {
+pub(super) fn is_outside_sync(cx: &Context<'_>) -> bool {
     cx.is_sync_active() && cx.view().is_some_and(|view| !view.sync.matches(cx.me()))
 }
 
@@ -248,8 +248,15 @@ fn voters(cx: &Context<'_>) -> BTreeMap<MemberName, Member> {
     members
 }
 
+/// On an earlier timeline, or less far on the same: further in numbers is nobody whose timeline has been left.
 fn is_behind(cx: &Context<'_>, answer: Option<&PeerAnswer>) -> bool {
-    matches!((answer, cx.position()), (Some(PeerAnswer::Answered { position, .. }), Some(own)) if *position < own)
+    let (Some(PeerAnswer::Answered { position, timeline, .. }), Some(own)) = (answer, cx.position()) else {
+        return false;
+    };
+    match (*timeline, cx.monitor().and_then(|monitor| monitor.timeline)) {
+        (Some(theirs), Some(ours)) if theirs != ours => theirs < ours,
+        _ => *position < own,
+    }
 }
 
 /// Compares our own position with the peers'. Unreachable peers stop nobody, and priorities stop nobody who was named
@@ -324,7 +331,10 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
     // have acknowledged since: no voter on a later timeline is behind.
     let own_timeline = cx.monitor().and_then(|monitor| monitor.timeline);
     let is_later = votes && matches!((timeline, own_timeline), (Some(theirs), Some(own)) if *theirs > own);
-    if is_later || *position > tally.own {
+    // The other way round it has nothing that we lack, or both would wait for each other for ever.
+    let is_among_voters = votes && cx.view().is_some_and(|view| view.sync.matches(cx.me()));
+    let is_earlier = is_among_voters && matches!((timeline, own_timeline), (Some(theirs), Some(own)) if *theirs < own);
+    if is_later || (*position > tally.own && !is_earlier) {
         tally.ahead += 1;
         cx.info(match is_later {
             true => format!("{name} is on a later timeline"),
@@ -342,7 +352,7 @@ fn weigh(cx: &mut Context<'_>, name: &MemberName, answer: Option<&PeerAnswer>, v
         return cx.pass_over(name, "has no WAL position");
     }
     let (mine, theirs) = (cx.seen.node.tags.failover_priority(), tags.failover_priority());
-    let mut lower = *position == tally.own && mine < theirs && !tally.is_named;
+    let mut lower = *position == tally.own && !is_earlier && mine < theirs && !tally.is_named;
     if lower && is_former_leader(cx, name) {
         cx.info(format!(
             "Ignoring former leader {name} having priority {theirs} higher than this nodes {mine} priority"

@@ -12,6 +12,12 @@ use crate::cluster::{Callback, Lsn, Member, MemberName, RestartRequest, Role, Sc
 pub struct Memory {
     /// The first look has been taken.
     pub is_attached: bool,
+    /// When the race for the leader key began that this node is in: what was read before is as old.
+    #[serde(default)]
+    pub race_since_ms: Option<u64>,
+    /// The leader key is ours by a race of this agent's, not of one before it that may have known other things.
+    #[serde(default)]
+    pub has_won: bool,
     /// The role of the local server as we know it.
     pub role: Option<Role>,
     /// Members that count in a race: those of the last locked snapshot and all seen since.

@@ -15,6 +15,7 @@ use crate::config::Dynamic;
 mod failsafe;
 mod following;
 mod pause;
+mod race;
 mod slots;
 mod standby;
 mod starting;

@@ -34,7 +34,7 @@ async fn pair(address: &str, server: &Server) -> (Arc<dyn Dcs>, Arc<dyn Dcs>, Sl
     let fixed = Etcd3Config { hosts: vec![address.to_owned()], use_proxies: true, ..Etcd3Config::default() };
     let a = agent(&DcsConfig::Etcd3(fixed), "a").await;
     let direct = agent(&config(&server.address()), "b").await;
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let sleeper = Sleeper::new(a.clone(), direct.clone()).await;
     (a, direct, sleeper)
 }
@@ -117,7 +117,7 @@ async fn reads_are_served_from_memory_and_show_every_own_write() {
     let before = ranges(&server).await;
     assert!(a.load().await.unwrap().is_unlocked());
     assert_eq!(ranges(&server).await, before + 1);
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     // A contradiction is a reason to look for oneself.
     until_cached(&*a, &server).await;
     let before = ranges(&server).await;

@@ -75,20 +75,39 @@ pub(crate) async fn documents_come_back_as_they_were_written(world: &World) {
 pub(crate) async fn the_leader_key_is_created_once(world: &World) {
     let (a, b) = (world.agent("a").await, world.agent("b").await);
     a.touch_member(&object(json!({"state": "running"}))).await.unwrap();
-    assert!(a.acquire_leader().await.unwrap());
-    assert!(!b.acquire_leader().await.unwrap());
-    assert!(!a.acquire_leader().await.unwrap(), "the own key is there already");
+    assert!(a.acquire_leader(None).await.unwrap());
+    assert!(!b.acquire_leader(None).await.unwrap());
+    assert!(!a.acquire_leader(None).await.unwrap(), "the own key is there already");
     let view = b.load().await.unwrap();
     assert!(view.has_lock("a"));
     assert!(view.members[0].session.is_some());
     assert_eq!(view.leader.unwrap().session, view.members[0].session, "both keys hang on one lease");
 }
 
+/// Whoever was asleep since it read `/sync` must not lead by it.
+pub(crate) async fn the_leader_key_is_refused_by_an_older_sync(world: &World) {
+    let (a, b) = (world.agent("a").await, world.agent("b").await);
+    let absent = SyncState::default();
+    let first = SyncState { leader: Some("a".into()), ..SyncState::default() };
+    let version = a.write_sync(&first, None).await.unwrap();
+    assert!(!b.acquire_leader(Some(&absent)).await.unwrap(), "it is there now");
+    let read = SyncState { version, ..first.clone() };
+    a.write_sync(&SyncState { voters: vec!["c".into()], ..first }, version).await.unwrap().unwrap();
+    assert!(!b.acquire_leader(Some(&read)).await.unwrap(), "it has changed");
+    let view = b.load().await.unwrap();
+    assert!(view.is_unlocked());
+    assert!(b.acquire_leader(Some(&view.sync)).await.unwrap());
+    assert!(b.release_leader(None).await.unwrap());
+    assert!(a.delete_sync(view.sync.version).await.unwrap());
+    assert!(!b.acquire_leader(Some(&view.sync)).await.unwrap(), "it is gone");
+    assert!(b.acquire_leader(Some(&absent)).await.unwrap());
+}
+
 pub(crate) async fn of_many_only_one_wins(world: &World) {
     let mut racing = Vec::new();
     for i in 0..8 {
         let dcs = world.agent(&format!("n{i}")).await;
-        racing.push(tokio::spawn(async move { dcs.acquire_leader().await.unwrap() }));
+        racing.push(tokio::spawn(async move { dcs.acquire_leader(None).await.unwrap() }));
     }
     let mut winners = 0;
     for race in racing {
@@ -121,17 +140,17 @@ pub(crate) async fn a_lease_that_nobody_renews_takes_its_keys_along(world: &Worl
     let (a, b) = (world.agent("a").await, world.agent("b").await);
     a.touch_member(&object(json!({"state": "running"}))).await.unwrap();
     let begin = Instant::now();
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let view = until(&*b, |view| view.is_unlocked() && view.members.is_empty()).await;
     assert!(begin.elapsed() >= TIMING.ttl, "gone after {:?}", begin.elapsed());
     assert!(view.leader.is_none());
-    assert!(b.acquire_leader().await.unwrap());
+    assert!(b.acquire_leader(None).await.unwrap());
 }
 
 pub(crate) async fn nothing_renews_a_lease_but_a_call(world: &World) {
     let a = world.agent("a").await;
     let mut changes = a.changes();
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     // The watch runs and reading goes on; neither is a sign of life of the loop.
     until(&*a, ClusterView::is_unlocked).await;
     timeout(TIMING.ttl, changes.changed()).await.unwrap().unwrap();
@@ -139,7 +158,7 @@ pub(crate) async fn nothing_renews_a_lease_but_a_call(world: &World) {
 
 pub(crate) async fn renewing_leaves_the_leader_key_alone(world: &World) {
     let a = world.agent("a").await;
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let seen = leader(&*a).await;
     let begin = Instant::now();
     while begin.elapsed() < 2 * TIMING.ttl {
@@ -151,7 +170,7 @@ pub(crate) async fn renewing_leaves_the_leader_key_alone(world: &World) {
 
 pub(crate) async fn renewing_after_the_lease_is_gone_puts_the_key_on_a_new_one(world: &World) {
     let a = world.agent("a").await;
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let seen = leader(&*a).await;
     world.backend.revoke(lease(&seen)).await;
     assert!(a.load().await.unwrap().is_unlocked());
@@ -164,10 +183,10 @@ pub(crate) async fn renewing_after_the_lease_is_gone_puts_the_key_on_a_new_one(w
 
 pub(crate) async fn renewing_does_not_take_the_key_from_somebody_else(world: &World) {
     let (a, b) = (world.agent("a").await, world.agent("b").await);
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let seen = leader(&*a).await;
     world.backend.revoke(lease(&seen)).await;
-    assert!(b.acquire_leader().await.unwrap());
+    assert!(b.acquire_leader(None).await.unwrap());
     assert!(!a.renew_leader(&seen).await.unwrap());
     assert!(leader(&*a).await.name == "b");
 }
@@ -184,19 +203,19 @@ pub(crate) async fn renewing_adopts_the_own_key_from_another_lease(world: &World
 pub(crate) async fn releasing_deletes_only_the_own_key(world: &World) {
     let (a, b) = (world.agent("a").await, world.agent("b").await);
     assert!(!a.release_leader(None).await.unwrap());
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     assert!(!b.release_leader(None).await.unwrap());
     assert!(leader(&*b).await.name == "a");
     let status = Status { optime: Some(Lsn(42)), ..Status::default() };
     assert!(a.release_leader(Some(&status)).await.unwrap());
     let view = b.load().await.unwrap();
     assert!(view.leader.is_none() && view.status == status);
-    assert!(b.acquire_leader().await.unwrap());
+    assert!(b.acquire_leader(None).await.unwrap());
 }
 
 pub(crate) async fn taking_the_leader_key_asks_nobody(world: &World) {
     let (a, b) = (world.agent("a").await, world.agent("b").await);
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     b.take_leader().await.unwrap();
     let key = leader(&*b).await;
     assert!(key.name == "b" && key.session.is_some());
@@ -253,7 +272,7 @@ pub(crate) async fn a_new_ttl_means_a_new_lease(world: &World) {
     let a = world.agent("a").await;
     let value = object(json!({"state": "running"}));
     a.touch_member(&value).await.unwrap();
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let seen = leader(&*a).await;
     a.set_timing(pgherd::dcs::Timing { ttl: TIMING.ttl * 20, ..TIMING });
     assert!(a.renew_leader(&seen).await.unwrap());
@@ -273,7 +292,7 @@ pub(crate) async fn a_new_ttl_means_a_new_lease(world: &World) {
 pub(crate) async fn an_operator_has_no_lease(world: &World) {
     let ctl = world.operator().await;
     let seen = LeaderKey { name: "a".into(), version: Version(1), session: None };
-    assert!(matches!(ctl.acquire_leader().await, Err(DcsError::Refused { .. })));
+    assert!(matches!(ctl.acquire_leader(None).await, Err(DcsError::Refused { .. })));
     assert!(matches!(ctl.renew_leader(&seen).await, Err(DcsError::Refused { .. })));
     assert!(matches!(ctl.take_leader().await, Err(DcsError::Refused { .. })));
     assert!(matches!(ctl.release_leader(None).await, Err(DcsError::Refused { .. })));
@@ -297,8 +316,8 @@ pub(crate) async fn citus_groups_share_a_scope(world: &World) {
     let agent = |name: &str| Identity::Agent { name: name.into() };
     let coordinator = world.backend.connect(&world.scope, Some(0), agent("c")).await;
     let worker = world.backend.connect(&world.scope, Some(1), agent("w")).await;
-    assert!(coordinator.acquire_leader().await.unwrap());
-    assert!(worker.acquire_leader().await.unwrap());
+    assert!(coordinator.acquire_leader(None).await.unwrap());
+    assert!(worker.acquire_leader(None).await.unwrap());
     assert_eq!(world.get("1/leader").await.as_deref(), Some("w"));
     let view = coordinator.load().await.unwrap();
     assert!(view.has_lock("c") && view.workers[&1].has_lock("w"));

@@ -71,7 +71,11 @@ impl Side {
         };
         match what {
             0 => format!("{:?}", dcs.touch_member(&object(json!({"state": "running", "n": number}))).await),
-            1 | 2 => format!("{:?}", dcs.acquire_leader().await),
+            1 => format!("{:?}", dcs.acquire_leader(None).await),
+            2 => {
+                let read = SyncState { version: expected(seen.sync.version), ..SyncState::default() };
+                format!("{:?}", dcs.acquire_leader(Some(&read)).await)
+            }
             3 | 4 => match &seen.leader {
                 Some(leader) => format!("{:?}", dcs.renew_leader(leader).await),
                 None => String::new(),

@@ -66,7 +66,7 @@ pub(crate) async fn news_wakes(world: &World) {
     sleeper.hears("a member that came").await;
     b.touch_member(&object(json!({"state": "stopped", "role": "replica"}))).await.unwrap();
     sleeper.hears("a member's state").await;
-    assert!(b.acquire_leader().await.unwrap());
+    assert!(b.acquire_leader(None).await.unwrap());
     sleeper.hears("a new leader").await;
     b.set_initialize("7710267184385916675").await.unwrap();
     sleeper.hears("initialize").await;
@@ -95,7 +95,7 @@ pub(crate) async fn positions_wake_nobody(world: &World) {
 pub(crate) async fn status_wakes_all_but_the_leader(world: &World) {
     let (a, b, c) = (world.agent("a").await, world.agent("b").await, world.agent("c").await);
     a.set_timing(pgherd::dcs::Timing { ttl: 10 * TIMING.ttl, ..TIMING });
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let mut leader = Sleeper::new(a.clone(), c.clone()).await;
     let mut follower = Sleeper::new(b, c).await;
     // The follower's first bells were heard by the leader too.
@@ -108,7 +108,7 @@ pub(crate) async fn status_wakes_all_but_the_leader(world: &World) {
 pub(crate) async fn an_expired_leader_wakes(world: &World) {
     let (a, b, c) = (world.agent("a").await, world.agent("b").await, world.agent("c").await);
     let mut sleeper = Sleeper::new(b, c).await;
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     sleeper.hears("a new leader").await;
     sleeper.hears("a leader whose lease ended").await;
 }

@@ -51,7 +51,7 @@ async fn all_calls_end_in_time(dcs: &dyn Dcs) {
         tokio::join!(
             clock(Box::pin(async { dcs.load().await.map(drop) }) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>),
             clock(Box::pin(async { dcs.touch_member(&empty).await })),
-            clock(Box::pin(async { dcs.acquire_leader().await.map(drop) })),
+            clock(Box::pin(async { dcs.acquire_leader(None).await.map(drop) })),
             clock(Box::pin(async { dcs.renew_leader(&seen).await.map(drop) })),
             clock(Box::pin(async { dcs.release_leader(Some(&status)).await.map(drop) })),
             clock(Box::pin(async { dcs.write_config(&empty, None).await.map(drop) })),
@@ -87,7 +87,7 @@ async fn a_frozen_server_costs_no_more_than_the_deadline_and_is_used_again() {
         let dcs = agent_at(&server.address(), "a").await;
         let bell = agent_at(&server.address(), "b").await;
         let mut sleeper = Sleeper::new(dcs.clone(), bell.clone()).await;
-        assert!(dcs.acquire_leader().await.unwrap());
+        assert!(dcs.acquire_leader(None).await.unwrap());
         let seen = dcs.load().await.unwrap().leader.unwrap();
         server.freeze();
         all_calls_end_in_time(&*dcs).await;
@@ -110,7 +110,7 @@ async fn a_server_killed_and_started_again_is_used_again_with_everything_in_it()
         let dcs = agent_at(&server.address(), "a").await;
         let bell = agent_at(&server.address(), "b").await;
         let mut sleeper = Sleeper::new(dcs.clone(), bell.clone()).await;
-        assert!(dcs.acquire_leader().await.unwrap());
+        assert!(dcs.acquire_leader(None).await.unwrap());
         let seen = dcs.load().await.unwrap().leader.unwrap();
         server.kill();
         all_calls_end_in_time(&*dcs).await;
@@ -149,7 +149,7 @@ async fn a_write_whose_answer_was_lost_is_an_error_and_winning_it_is_found_out()
         // Mute for the first tries, open before the deadline.
         let racing = tokio::spawn({
             let dcs = dcs.clone();
-            async move { dcs.acquire_leader().await }
+            async move { dcs.acquire_leader(None).await }
         });
         proxy.set(Mode::Open);
         assert!(racing.await.unwrap().unwrap());
@@ -172,7 +172,7 @@ async fn a_lost_answer_to_the_race_is_read_back() {
         for delay in [0, 1, 3, 6] {
             let racing = tokio::spawn({
                 let dcs = dcs.clone();
-                async move { dcs.acquire_leader().await }
+                async move { dcs.acquire_leader(None).await }
             });
             sleep(Duration::from_millis(delay)).await;
             proxy.set(Mode::MuteAnswers);
@@ -214,7 +214,7 @@ async fn of_several_endpoints_a_live_one_is_found_and_kept() {
         let dead = format!("127.0.0.1:{}", free_port());
         let both = Etcd3Config { hosts: vec![dead, server.address()], use_proxies: true, ..Etcd3Config::default() };
         let dcs = agent(&DcsConfig::Etcd3(both), "a").await;
-        assert!(dcs.acquire_leader().await.unwrap());
+        assert!(dcs.acquire_leader(None).await.unwrap());
         let begin = Instant::now();
         dcs.load().await.unwrap();
         assert!(begin.elapsed() < Duration::from_millis(500));
@@ -239,7 +239,7 @@ async fn the_members_of_an_etcd_cluster_stand_in_for_each_other_although_only_on
         assert!(Instant::now() < deadline, "the members found no leader");
     }
     let mut sleeper = Sleeper::new(dcs.clone(), witness.clone()).await;
-    assert!(dcs.acquire_leader().await.unwrap());
+    assert!(dcs.acquire_leader(None).await.unwrap());
     let seen = dcs.load().await.unwrap().leader.unwrap();
     // Told by the server, which the watch asks once it stands.
     members[0].kill();

@@ -53,6 +53,7 @@ async fn run_all(backend: Arc<dyn Backend>) {
         cases::an_absent_cluster_is_an_empty_view,
         cases::documents_come_back_as_they_were_written,
         cases::the_leader_key_is_created_once,
+        cases::the_leader_key_is_refused_by_an_older_sync,
         cases::of_many_only_one_wins,
         cases::an_unchanged_member_is_not_written_but_its_lease_lives,
         cases::a_lease_that_nobody_renews_takes_its_keys_along,

@@ -62,7 +62,7 @@ async fn a_user_with_a_password_is_let_in_and_others_are_told() {
     before.load().await.expect("what was not needed before is done now");
     let good = agent(login(&server, "patroni", "word")).await;
     let mut sleeper = Sleeper::new(good.clone(), good.clone()).await;
-    assert!(good.acquire_leader().await.unwrap());
+    assert!(good.acquire_leader(None).await.unwrap());
     sleeper.hears("a new leader").await;
     for _ in 0..4 {
         sleep(Duration::from_millis(700)).await;
@@ -203,7 +203,7 @@ async fn certificates_are_checked_on_both_sides() {
         ..Etcd3Config::default()
     };
     let dcs = agent(config.clone()).await;
-    assert!(dcs.acquire_leader().await.unwrap());
+    assert!(dcs.acquire_leader(None).await.unwrap());
     let mut sleeper = Sleeper::new(dcs.clone(), dcs.clone()).await;
     dcs.set_initialize("x").await.unwrap();
     sleeper.hears("news over TLS").await;
@@ -246,7 +246,7 @@ async fn other_servers_are_taken_while_it_runs_if_they_are_of_the_same_cluster()
     };
     let DcsConfig::Etcd3(first) = at(&[ours.address()]) else { panic!("etcd3") };
     let dcs = agent(first).await;
-    assert!(dcs.acquire_leader().await.unwrap());
+    assert!(dcs.acquire_leader(None).await.unwrap());
     let seen = dcs.load().await.unwrap().leader.unwrap();
     let mut sleeper = Sleeper::new(dcs.clone(), dcs.clone()).await;
 

@@ -133,8 +133,9 @@ impl Dcs for SimDcs {
         carry!(self, touch_member(value))
     }
 
-    async fn acquire_leader(&self) -> Result<bool, DcsError> {
-        carry!(self, acquire_leader())
+    async fn acquire_leader(&self, sync: Option<&SyncState>) -> Result<bool, DcsError> {
+        let (handle, sync) = (Arc::clone(&self.handle), sync.cloned());
+        self.send(async move { handle.acquire_leader(sync.as_ref()).await }).await
     }
 
     async fn renew_leader(&self, seen: &LeaderKey) -> Result<bool, DcsError> {

@@ -126,6 +126,12 @@ pub(super) fn create(key: &str, value: &[u8], lease: i64) -> PbTxnRequest {
     txn(is_absent(key), put_op(key, value, lease), None)
 }
 
+/// The same, but only while another key has this version, or is absent.
+pub(super) fn while_unchanged(mut request: PbTxnRequest, key: &str, version: Option<Version>) -> PbTxnRequest {
+    request.compare.push(version.map_or_else(|| is_absent(key), |version| is_version(key, version)));
+    request
+}
+
 /// Writes a key if its version is still this one.
 pub(super) fn compare_and_put(key: &str, value: &[u8], expected: Version) -> PbTxnRequest {
     txn(is_version(key, expected), put_op(key, value, 0), None)

@@ -222,12 +222,13 @@ impl Dcs for MemoryHandle {
         .await
     }
 
-    async fn acquire_leader(&self) -> Result<bool, DcsError> {
+    async fn acquire_leader(&self, sync: Option<&SyncState>) -> Result<bool, DcsError> {
         let me = self.me("taking the leader key")?;
-        let key = self.layout().key("leader");
+        let (key, sync_key) = (self.layout().key("leader"), self.layout().key("sync"));
         self.call("taking the leader key", true, |state, own| {
             let lease = self.refresh(state, own);
-            let is_free = !state.keys.contains_key(&key);
+            let present = state.keys.get(&sync_key).map(|kept| Version(kept.mod_revision));
+            let is_free = !state.keys.contains_key(&key) && sync.is_none_or(|seen| seen.version == present);
             if is_free {
                 state.put(&key, me.as_bytes().to_vec(), lease);
             }

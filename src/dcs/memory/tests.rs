@@ -17,21 +17,21 @@ async fn a_lease_ends_by_itself_takes_its_keys_along_and_watchers_hear_of_it() {
     let store = MemoryStore::new();
     let (a, b) = (store.handle("demo", Some("a")), store.handle("demo", Some("b")));
     a.touch_member(&member("running")).await.unwrap();
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let mut changes = b.changes();
     let begin = Instant::now();
     changes.changed().await.unwrap();
     assert_eq!(begin.elapsed().as_secs(), 30);
     let view = b.load().await.unwrap();
     assert!(view.is_unlocked() && view.members.is_empty());
-    assert!(b.acquire_leader().await.unwrap());
+    assert!(b.acquire_leader(None).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn renewing_keeps_the_leader_and_a_lost_lease_is_replaced() {
     let store = MemoryStore::new();
     let a = store.handle("demo", Some("a"));
-    assert!(a.acquire_leader().await.unwrap());
+    assert!(a.acquire_leader(None).await.unwrap());
     let seen = a.load().await.unwrap().leader.unwrap();
     for _ in 0..5 {
         tokio::time::sleep(20 * SECOND).await;
@@ -53,12 +53,12 @@ async fn a_handle_cut_off_fails_after_retry_timeout_or_at_once_and_the_others_do
     assert!(matches!(a.load().await, Err(DcsError::Unavailable { .. })));
     assert_eq!(begin.elapsed(), 3 * SECOND);
     a.set_reach(Reach::Refused);
-    assert!(a.acquire_leader().await.is_err());
+    assert!(a.acquire_leader(None).await.is_err());
     assert_eq!(begin.elapsed(), 3 * SECOND);
-    assert!(b.acquire_leader().await.unwrap());
+    assert!(b.acquire_leader(None).await.unwrap());
     assert!(!a.changes().has_changed().unwrap());
     a.set_reachable(true);
-    assert!(!a.acquire_leader().await.unwrap());
+    assert!(!a.acquire_leader(None).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,9 +66,9 @@ async fn a_lost_answer_leaves_the_write_done() {
     let store = MemoryStore::new();
     let a = store.handle("demo", Some("a"));
     a.lose_answers(1);
-    assert!(a.acquire_leader().await.is_err());
+    assert!(a.acquire_leader(None).await.is_err());
     assert_eq!(store.get("/service/demo/leader").as_deref(), Some("a"));
-    assert!(!a.acquire_leader().await.unwrap());
+    assert!(!a.acquire_leader(None).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +80,7 @@ async fn a_delay_is_waited_and_too_long_a_one_arrives_nowhere() {
     a.load().await.unwrap();
     assert_eq!(begin.elapsed(), SECOND);
     a.set_delay(20 * SECOND);
-    assert!(a.acquire_leader().await.is_err());
+    assert!(a.acquire_leader(None).await.is_err());
     assert_eq!(begin.elapsed(), 11 * SECOND);
     assert_eq!(store.keys(), []);
 }
@@ -89,7 +89,7 @@ async fn a_delay_is_waited_and_too_long_a_one_arrives_nowhere() {
 async fn an_operator_has_no_lease_and_may_not_take_anything() {
     let store = MemoryStore::new();
     let ctl = store.handle("demo", None);
-    assert!(matches!(ctl.acquire_leader().await, Err(DcsError::Refused { .. })));
+    assert!(matches!(ctl.acquire_leader(None).await, Err(DcsError::Refused { .. })));
     assert!(matches!(ctl.touch_member(&Map::new()).await, Err(DcsError::Refused { .. })));
 }
 
@@ -97,7 +97,7 @@ async fn an_operator_has_no_lease_and_may_not_take_anything() {
 async fn the_reaper_ends_with_the_store() {
     let store = MemoryStore::new();
     let a = store.handle("demo", Some("a"));
-    a.acquire_leader().await.unwrap();
+    a.acquire_leader(None).await.unwrap();
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     assert_eq!(alive(), 1);
     drop((a, store));

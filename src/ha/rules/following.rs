@@ -7,6 +7,9 @@ use crate::ha::memory::{DemoteMode, RewindState};
 use crate::ha::reason::{Line, Reason};
 use crate::ha::{requests, sync};
 
+/// How soon a leader that is being promoted is looked at again.
+const LOOK_AGAIN_MS: u64 = 300;
+
 /// The last row of the table.
 pub(in crate::ha) fn locked_by_other(cx: &mut Context<'_>) -> Option<Flow> {
     let leader = cx.view().and_then(|view| view.leader_name()).map(ToString::to_string).unwrap_or_default();
@@ -64,6 +67,10 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
     if cx.in_standby_cluster() && role == Role::Replica && upstream.is_none() {
         return Flow::end(Line::ContinueFollowingOldStandbyLeader);
     }
+    if cx.may_be_on_a_twin() {
+        // Nobody else tells when it has.
+        cx.wake_within(LOOK_AGAIN_MS);
+    }
     if !cx.instance().accepts_connections {
         return Flow::end(stay);
     }
@@ -93,7 +100,7 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
         }
         FollowChange::None => {
             set_role(cx, role);
-            notice_newer_timeline(cx);
+            notice_other_timeline(cx);
         }
     }
     Flow::end(stay)
@@ -122,14 +129,15 @@ fn notice_promotion_above(cx: &mut Context<'_>) {
     }
 }
 
-/// The leader is on a newer timeline than we are and we do not stream from it: compare histories.
-fn notice_newer_timeline(cx: &mut Context<'_>) {
+/// The leader is on another timeline than we are and we do not stream from it: compare histories. On an earlier one it is
+/// where the cluster has become a standby, and follows a primary that never had our timeline.
+fn notice_other_timeline(cx: &mut Context<'_>) {
     let (Some(theirs), Some(own)) = (cx.memory.leader_timeline, cx.monitor().and_then(|monitor| monitor.timeline))
     else {
         return;
     };
     let streams = cx.monitor().and_then(|monitor| monitor.replication_state()) == Some("streaming");
-    if own < theirs && !streams && cx.memory.rewind != RewindState::Check {
+    if own != theirs && !streams && cx.memory.rewind != RewindState::Check {
         cx.mark_check();
         cx.wake_within(1_000);
     }

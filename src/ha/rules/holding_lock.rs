@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Member, Role, Timeline};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step, Task};
+use crate::ha::eligibility::is_outside_sync;
 use crate::ha::memory::DemoteMode;
 use crate::ha::observation::{LockOutcome, Watchdog};
 use crate::ha::reason::{Line, Reason};
@@ -51,6 +52,7 @@ fn kept(cx: &mut Context<'_>) -> Option<Flow> {
     checkpoint_after_promotion(cx);
     let me = cx.me().to_string();
     let flow = if cx.in_standby_cluster() {
+        forget_sync(cx);
         let reason = if cx.role() == Some(Role::StandbyLeader) {
             Reason::Leading { me, is_standby_leader: true }
         } else {
@@ -68,6 +70,16 @@ fn kept(cx: &mut Context<'_>) -> Option<Flow> {
             Some(Flow::End(requests::scheduled_restart(cx, reason)))
         }
         other => other,
+    }
+}
+
+/// What `/sync` says is of the time before the cluster became a standby of another one, which has none of the commits
+/// that were acknowledged then. It would count for nothing but votes, and bar members from leading when the cluster is
+/// promoted.
+fn forget_sync(cx: &mut Context<'_>) {
+    let Some(view) = cx.view().filter(|view| view.sync.version.is_some() && !view.sync.is_empty()) else { return };
+    if cx.role() == Some(Role::StandbyLeader) {
+        cx.step(Step::DeleteSync(view.sync.version));
     }
 }
 
@@ -124,6 +136,7 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     }
     if cx.is_primary() {
         cx.memory.role = Some(Role::Primary);
+        cx.memory.race_since_ms = None;
         if let Some(flow) = sync::pass(cx) {
             return Some(flow);
         }
@@ -135,6 +148,10 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     if matches!(cx.role(), Some(Role::Primary | Role::Promoted)) && cx.monitor().is_none() {
         return Flow::end(is_primary);
     }
+    if !cx.memory.has_won && cx.role() != Some(Role::StandbyLeader) && is_in_doubt(cx) {
+        cx.release(None);
+        return Flow::end(Line::FollowingNotHealthiest);
+    }
     if let Some(flow) = sync::before_promotion(cx) {
         return Some(flow);
     }
@@ -144,6 +161,16 @@ pub(in crate::ha) fn enforce_primary(cx: &mut Context<'_>, is_primary: Reason, p
     cx.memory.is_promotion_refused = false;
     cx.begin(Task::Promote { limit_ms, taken });
     Flow::end(promotes)
+}
+
+/// The key is ours, but nobody can tell by which race: the agent has been started since, or had no answer from the DCS.
+fn is_in_doubt(cx: &mut Context<'_>) -> bool {
+    let is_outside = is_outside_sync(cx);
+    if is_outside {
+        cx.warn("Releasing the leader key: /sync names others, so this node may lack acknowledged commits");
+        cx.wake_within(1);
+    }
+    is_outside || super::race::is_outdated(cx)
 }
 
 /// The watchdog counts down before we are a primary. Never in maintenance mode.

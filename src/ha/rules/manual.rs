@@ -1,6 +1,6 @@
 //! An operator's switchover or failover, as the leader handles it.
 
-use crate::cluster::FailoverKey;
+use crate::cluster::{FailoverKey, Timeline};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::Step;
 use crate::ha::eligibility::{action_name, failover_possible};
@@ -15,6 +15,10 @@ pub(in crate::ha) fn on_the_leader(cx: &mut Context<'_>) -> Option<Flow> {
         return None;
     }
     if !is_due(cx, &request) {
+        return None;
+    }
+    if is_new_timeline(cx) {
+        cx.wake_within(1);
         return None;
     }
     let action = action_name(Some(&request));
@@ -42,6 +46,13 @@ pub(in crate::ha) fn on_the_leader(cx: &mut Context<'_>) -> Option<Flow> {
         clean_up(cx, &request);
     }
     None
+}
+
+/// Just promoted: whoever comes next has to know the number of this timeline, or may begin another one of the same.
+fn is_new_timeline(cx: &Context<'_>) -> bool {
+    let noted = cx.view().and_then(|view| view.timeline()).unwrap_or(Timeline(1));
+    let own = cx.monitor().and_then(|monitor| monitor.timeline);
+    cx.is_primary() && !cx.in_standby_cluster() && !cx.memory.is_checkpoint_done && own.is_some_and(|own| own > noted)
 }
 
 /// Without a schedule a request is due at once; one that is long past or unreadable is taken back.

@@ -7,6 +7,9 @@ use crate::ha::eligibility::{Race, has_promised, race};
 use crate::ha::observation::LockOutcome;
 use crate::ha::reason::{Line, Reason};
 
+/// How soon the DCS is read again after a lost race.
+const LOOK_AGAIN_MS: u64 = 500;
+
 /// See the module.
 pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
@@ -17,13 +20,21 @@ pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
         // The snapshot was read again after the acquisition: this cycle goes on as the holder.
         return None;
     }
+    if cx.done().acquire.is_none() && cx.done().peers.is_none() {
+        cx.memory.race_since_ms = Some(cx.now());
+        cx.memory.has_won = false;
+    }
     match &cx.done().acquire {
-        Some(LockOutcome::Kept) if has_promised(cx) => {
+        Some(LockOutcome::Kept) if has_promised(cx) || is_outdated(cx) => {
             cx.step(Step::ReleaseLeader(None));
             return stand_back(cx);
         }
         Some(LockOutcome::Kept) => return won(cx),
         Some(_) => {
+            if cx.is_sync_active() {
+                // Nobody need have won: `/sync` may have changed, and then nothing else will tell.
+                cx.wake_within(LOOK_AGAIN_MS);
+            }
             return super::following::follow(
                 cx,
                 Line::DemotedAfterFailedAcquire.into(),
@@ -45,6 +56,18 @@ pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
     }
 }
 
+/// The members' answers are too old: this node was suspended meanwhile. Whoever else leads changes `/sync`, which the
+/// DCS looks at, but for the very leader that `/sync` names; and that one's lease lives for longer than this.
+pub(in crate::ha) fn is_outdated(cx: &mut Context<'_>) -> bool {
+    let limit = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX) / 2;
+    let is_old = cx.memory.race_since_ms.is_some_and(|since| cx.now().saturating_sub(since) > limit);
+    if is_old {
+        cx.warn("Releasing the leader key: what this node knew of the others when it went for it is out of date");
+        cx.wake_within(1);
+    }
+    is_old
+}
+
 fn won(cx: &mut Context<'_>) -> Option<Flow> {
     let view = cx.view()?;
     let is_unknown = view.system_id().is_none();
@@ -53,6 +76,7 @@ fn won(cx: &mut Context<'_>) -> Option<Flow> {
         cx.wake_within(1);
     }
     cx.memory.slots_last_seen_ms.clear();
+    cx.memory.has_won = true;
     if let Some(request) = view.failover_request().cloned() {
         match request.candidate.filter(|_| cx.is_paused() && request.leader.is_some()) {
             Some(candidate) => {

@@ -215,3 +215,36 @@ fn a_promotion_over_there_has_the_histories_compared() {
     let diverged: fn(&mut Done) = |done| done.divergence = Some(Divergence::Diverged);
     assert!(matches!(task_of(&scene.play(&[diverged])), Some(Task::Rewind { .. })));
 }
+
+/// What was acknowledged before is not in the other cluster, and nobody of then need be left when this one is promoted.
+#[test]
+fn the_standby_leader_forgets_whom_sync_names() {
+    use crate::cluster::{SyncState, Version};
+    let sync = SyncState { version: Some(Version(7)), leader: Some("c".into()), ..SyncState::default() };
+    let view = cluster().with(|view| view.sync = sync).build();
+    let mut leader = scene("a", view).running(false).with(standby_of(remote()));
+    let first = leader.play(&[kept, follows]);
+    assert!(!first.steps.contains(&Step::DeleteSync(Some(Version(7)))), "it does not follow yet");
+    leader.memory = first.memory;
+    leader.seen.done = Done::default();
+    assert!(leader.play(&[kept, follows]).steps.contains(&Step::DeleteSync(Some(Version(7)))));
+    // The cluster is promoted before it came to that.
+    leader.seen.settings.standby_cluster = None;
+    leader.seen.settings.synchronous_mode = crate::config::SynchronousMode::Quorum;
+    leader.memory.role = Some(Role::StandbyLeader);
+    leader.seen.done = Done::default();
+    assert!(matches!(task_of(&leader.play(&[kept])), Some(Task::Promote { .. })));
+}
+
+/// The leader has gone back to the timeline of the remote primary, and its replicas have nothing else to tell them so.
+#[test]
+fn replicas_that_are_further_than_their_leader_compare_histories() {
+    for (theirs, checks) in [(1, true), (2, false)] {
+        let view = cluster().member_field("a", "timeline", json!(theirs)).build();
+        let mut scene = scene("b", view).running(false).with(standby_of(remote()));
+        scene.seen.instance.monitor.as_mut().unwrap().timeline = Some(Timeline(2));
+        let decision = scene.play(&[follows]);
+        assert_eq!(decision.memory.rewind == RewindState::Check, checks, "{theirs}");
+        assert_eq!(decision.wake_after_ms.is_some(), checks);
+    }
+}
