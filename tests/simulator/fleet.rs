@@ -19,7 +19,7 @@ pub(crate) const LEADER: &str = "/service/sim/leader";
 const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The guard of a machine that was suspended acts within this time after it goes on.
-pub(crate) const THAW: Duration = Duration::from_millis(200);
+const THAW: Duration = Duration::from_millis(200);
 
 /// What an operator has allowed of a member's own configuration.
 #[derive(Clone, Debug, Default)]
@@ -46,8 +46,9 @@ pub(crate) struct Interrupt {
 /// The part that moves.
 #[derive(Debug)]
 pub(crate) struct Moving {
+    /// Behind the members', where there is one: nothing in the place of the DCS, then the remote primary.
     pub(crate) servers: Vec<Server>,
-    /// `cut[a][b]`: nothing gets from a to b. The last index is the DCS.
+    /// `cut[a][b]`: nothing gets from a to b. The last index but one is the DCS, the last a remote primary.
     pub(crate) cut: Vec<Vec<bool>>,
     pub(crate) chance: Chance,
     pub(crate) log: Vec<String>,
@@ -119,7 +120,7 @@ impl Fleet {
             began: Instant::now(),
             moving: Mutex::new(Moving {
                 servers: vec![Server::default(); n],
-                cut: vec![vec![false; n + 1]; n + 1],
+                cut: vec![vec![false; n + 2]; n + 2],
                 chance,
                 log: Vec::new(),
                 violation: None,
@@ -156,6 +157,11 @@ impl Fleet {
 
     pub(crate) fn index(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|known| *known == *name)
+    }
+
+    /// The place of the remote primary that a standby cluster follows, if there is one.
+    pub(crate) fn remote(&self) -> usize {
+        self.names.len() + 1
     }
 
     pub(crate) fn leader(&self) -> Option<usize> {
@@ -257,6 +263,11 @@ impl Moving {
         self.paused_since.is_some() && self.touched_until.is_none_or(|until| Instant::now() > until)
     }
 
+    /// What it does in this moment is stopped by the guard.
+    pub(crate) fn is_just_thawed(&self, who: usize) -> bool {
+        self.thawed[who].is_some_and(|at| at.elapsed() < THAW)
+    }
+
     /// A server's own progress. `true`: its agent is told.
     fn step(&mut self, who: usize, began: Instant, name: &MemberName, leader: Option<usize>) -> bool {
         let now = Instant::now();
@@ -317,9 +328,13 @@ impl Moving {
         server.in_recovery = false;
         server.has_standby_signal = false;
         server.receiver = None;
-        server.upstream = None;
+        (server.upstream, server.follows_remote) = (None, false);
         server.checkpointed = false;
         self.say(began, &format!("{name}: the server is a primary on timeline {next}"));
+        if self.is_just_thawed(who) {
+            // The guard sees to it in a moment.
+            return;
+        }
         if leader != Some(who) {
             self.violate(format!("{name} became a primary without the lock"));
         }
@@ -348,7 +363,8 @@ impl Moving {
         if !follows {
             return;
         }
-        let upstream = me.upstream.as_ref().and_then(|name| fleet.index(name)).filter(|up| *up != who);
+        let member = me.upstream.as_ref().and_then(|name| fleet.index(name)).filter(|up| *up != who);
+        let upstream = if me.follows_remote { Some(fleet.remote()) } else { member };
         let now = Instant::now();
         let Some(up) = upstream else {
             self.servers[who].receiver = None;
@@ -362,6 +378,9 @@ impl Moving {
             let connects = source.is_up() && !source.is_frozen && self.can_connect(who, up) && self.chance.percent(8);
             if connects && self.servers[who].may_stream_from(&self.servers[up]) {
                 self.servers[who].receiver = Some(Receiver { from: up, told: 0, heard: now });
+            } else if connects {
+                // Histories come first, whatever becomes of the stream.
+                self.servers[who].next_history = self.servers[up].timeline() > self.servers[who].timeline();
             }
         }
         let Some(mut receiver) = self.servers[who].receiver else { return };
@@ -383,11 +402,13 @@ impl Moving {
                     me.receiver = None;
                     return;
                 }
-                let text = format!("{} streams from {} although it has diverged", fleet.names[who], fleet.names[up]);
+                let from = fleet.names.get(up).map_or("the remote primary", |name| name.as_str());
+                let text = format!("{} streams from {from} although it has diverged", fleet.names[who]);
                 return self.violate(text);
             }
             me.wal.extend_from_slice(&source.wal[me.wal.len()..]);
             me.history.clone_from(&source.history);
+            me.next_history = false;
             if back {
                 receiver.heard = now;
             }
@@ -445,9 +466,8 @@ impl Moving {
 
     /// What must hold at every moment.
     fn check(&mut self, began: Instant, names: &[MemberName]) {
-        let just_thawed = |who: &usize| self.thawed[*who].is_some_and(|at| at.elapsed() < THAW);
         let writable: Vec<usize> = (0..names.len()).filter(|i| self.servers[*i].is_writable()).collect();
-        let settled = writable.iter().filter(|who| !just_thawed(who)).count();
+        let settled = writable.iter().filter(|who| !self.is_just_thawed(**who)).count();
         if settled > 1 {
             let who: Vec<&str> = writable.iter().map(|who| names[*who].as_str()).collect();
             let text = format!("two primaries take writes: {}", who.join(", "));

@@ -9,6 +9,7 @@ mod fleet;
 mod lot;
 mod member;
 mod port;
+mod remote;
 mod sabotage;
 mod seeds;
 mod server;

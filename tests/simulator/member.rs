@@ -142,6 +142,7 @@ struct SimConfigure {
     fleet: Arc<Fleet>,
     me: usize,
     kept: KeptLead,
+    document: KeptDocument,
 }
 
 impl Configure for SimConfigure {
@@ -167,7 +168,9 @@ impl Configure for SimConfigure {
         Ok(true)
     }
 
-    fn keep(&self, _dynamic: &Map<String, Value>) {}
+    fn keep(&self, dynamic: &Map<String, Value>) {
+        *self.document.lock().unwrap() = Some(dynamic.clone());
+    }
 
     fn keep_lead(&self, lead: Option<&FailsafeLead>) {
         *self.kept.lock().unwrap() = lead.cloned();
@@ -176,6 +179,9 @@ impl Configure for SimConfigure {
 
 /// What an agent has left for the next one.
 type KeptLead = Arc<Mutex<Option<FailsafeLead>>>;
+
+/// The dynamic configuration as an agent last heard of it.
+type KeptDocument = Arc<Mutex<Option<Map<String, Value>>>>;
 
 /// The agent's process.
 struct Agent {
@@ -206,6 +212,7 @@ pub(crate) struct Member {
     off_by_ms: Arc<Mutex<i64>>,
     sabotage: Option<Sabotage>,
     kept: KeptLead,
+    document: KeptDocument,
     /// When the agent that ended by itself is started again.
     again_at: Option<Instant>,
     is_machine_frozen: bool,
@@ -229,6 +236,7 @@ impl Member {
             off_by_ms: Arc::default(),
             sabotage,
             kept: Arc::default(),
+            document: Arc::default(),
             again_at: None,
             is_machine_frozen: false,
         }
@@ -243,9 +251,17 @@ impl Member {
             dcs: SimDcs::new(fleet, self.me, handle, self.drift),
             postgres: Arc::new(SimPostgres { fleet: Arc::clone(fleet), me: self.me, life: Arc::clone(&life) }),
             peers: Arc::new(SimPeers { fleet: Arc::clone(fleet), me: self.me, lives: Arc::clone(&self.lives) }),
-            configure: Arc::new(SimConfigure { fleet: Arc::clone(fleet), me: self.me, kept: Arc::clone(&self.kept) }),
+            configure: Arc::new(SimConfigure {
+                fleet: Arc::clone(fleet),
+                me: self.me,
+                kept: Arc::clone(&self.kept),
+                document: Arc::clone(&self.document),
+            }),
             clock: Arc::new(SimClock { began: fleet.began, off_by_ms: Arc::clone(&self.off_by_ms) }),
         };
+        // In older worlds an agent is never started with an old configuration.
+        let kept = self.document.lock().unwrap().clone().filter(|_| fleet.has_remote());
+        let config = kept.as_ref().unwrap_or(config);
         let rules = rules(fleet, self.me, self.sabotage, Arc::clone(&life));
         let mut runner = Runner::new(ports, config).deciding_by(rules);
         let left = self.kept.lock().unwrap().clone().filter(|lead| lead.left().is_some());

@@ -128,9 +128,12 @@ impl SimPostgres {
 
     /// An upstream's data, if it can be reached and answers.
     fn source<T>(&self, upstream: &Upstream, read: impl FnOnce(&Server) -> T) -> Option<T> {
-        let index = self.fleet.index(upstream.member.as_ref()?)?;
+        let index = match &upstream.member {
+            Some(member) => self.fleet.index(member)?,
+            None => self.fleet.remote(),
+        };
         let moving = self.fleet.moving();
-        let server = &moving.servers[index];
+        let server = moving.servers.get(index)?;
         (server.is_up() && !server.is_frozen && moving.can_connect(self.me, index)).then(|| read(server))
     }
 
@@ -180,6 +183,7 @@ impl SimPostgres {
             senders: self.senders(moving),
             synchronous_standby_names: server.waiting.text.clone(),
             synchronous_commit: "on".into(),
+            has_next_history: server.next_history,
             receiver: server.is_streaming().then(|| WalReceiver {
                 status: Some("streaming".into()),
                 timeline,
@@ -322,7 +326,7 @@ impl Postgres for SimPostgres {
                 Recovery::Keep => {}
                 Recovery::Standby(upstream) => {
                     server.has_standby_signal = true;
-                    server.upstream = upstream.as_ref().and_then(|upstream| upstream.member.clone());
+                    server.point_at(upstream.as_ref());
                 }
             }
             server.in_recovery = server.has_standby_signal;
@@ -449,17 +453,15 @@ impl Postgres for SimPostgres {
 
     async fn follow_change(&self, upstream: Option<&Upstream>) -> FollowChange {
         self.takes(1, 5).await;
-        let wanted = upstream.and_then(|upstream| upstream.member.clone());
         self.edit(|server| match server.has_standby_signal {
             false => FollowChange::Restart,
-            true if server.upstream == wanted => FollowChange::None,
+            true if server.points_at(upstream) => FollowChange::None,
             true => FollowChange::Reload,
         })
     }
 
     async fn follow(&self, upstream: Option<&Upstream>) -> Result<(), PgError> {
-        let wanted = upstream.and_then(|upstream| upstream.member.clone());
-        self.edit(|server| server.upstream = wanted);
+        self.edit(|server| server.point_at(upstream));
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 //! The faults live here and not in the rules: what the rules see is bent before they decide, or what they decided
 //! afterwards. So the core stays free of switches.
 
-use pgherd::cluster::{Divergence, Lsn, PeerAnswer, Recovery, Role, SyncState};
+use pgherd::cluster::{Divergence, Lsn, PeerAnswer, Recovery, Role, SyncState, Upstream};
 use pgherd::ha::sync::StandbyNames;
 use pgherd::ha::{Decision, LockOutcome, Memory, Observation, Snapshot, Step, Task, TaskOutcome, decide};
 
@@ -50,6 +50,12 @@ pub(crate) enum Sabotage {
     SureAfterRestart,
     /// The stop of a demotion is never ordered.
     NoDemotion,
+    /// The leader of a standby cluster does not know that it is one.
+    PromoteStandby,
+    /// A primary does not hear that its cluster is to follow another one.
+    IgnoreStandby,
+    /// Replicas of a standby cluster follow the remote primary and not its leader.
+    FollowRemote,
 }
 
 /// By how much the DCS's clock is faster than a slow member's, in thousandths.
@@ -68,6 +74,10 @@ impl Sabotage {
         match self {
             Self::IgnoreNofailover => drop(seen.node.tags.0.shift_remove("nofailover")),
             Self::IgnorePause => seen.settings.pause = false,
+            Self::PromoteStandby if seen.view().is_some_and(|view| view.has_lock(&seen.node.name)) => {
+                seen.settings.standby_cluster = None;
+            }
+            Self::IgnoreStandby if seen.instance.is_primary() == Some(true) => seen.settings.standby_cluster = None,
             Self::SkipRewind if seen.done.divergence == Some(Divergence::Diverged) => {
                 seen.done.divergence = Some(Divergence::Consistent);
             }
@@ -146,6 +156,7 @@ impl Sabotage {
                     decision.steps.insert(0, Step::RemoveDataDir);
                 }
             }
+            Self::FollowRemote => follow_remote(seen, &mut decision),
             Self::NoDemotion if decision.memory.demotion.is_some() => {
                 decision.memory.demotion = None;
                 decision.steps.retain(|step| !matches!(step, Step::Begin(Task::Stop { .. }) | Step::QuitNow));
@@ -170,6 +181,20 @@ fn names_before_sync(seen: &Observation, decision: &mut Decision) {
         if state.voters.len() < view.sync.voters.len() && fewer != present && !monitor.in_recovery {
             *step = Step::SetSyncNames(fewer.write());
             decision.again = false;
+        }
+    }
+}
+
+fn follow_remote(seen: &Observation, decision: &mut Decision) {
+    let Some(standby) = &seen.settings.standby_cluster else { return };
+    let remote = || Some(Upstream { host: standby.host.clone(), port: standby.port, ..Upstream::default() });
+    for step in &mut decision.steps {
+        match step {
+            Step::CompareFollow(upstream) | Step::Follow(upstream) => *upstream = remote(),
+            Step::Begin(Task::Start { recovery, .. } | Task::Restart { recovery, .. }) => {
+                *recovery = Recovery::Standby(remote());
+            }
+            _ => {}
         }
     }
 }

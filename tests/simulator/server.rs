@@ -5,7 +5,7 @@
 //! that two lists with the same number at the same place are the same up to there: the truth about divergence, which
 //! the servers themselves can only guess from their timelines.
 
-use pgherd::cluster::{HistoryLine, Lsn, MemberName, State, Timeline};
+use pgherd::cluster::{HistoryLine, Lsn, MemberName, State, Timeline, Upstream};
 use pgherd::ha::sync::StandbyNames;
 use tokio::time::Instant;
 
@@ -69,6 +69,10 @@ pub(crate) struct Server {
     pub(crate) crashed: bool,
     pub(crate) start_failed: bool,
     pub(crate) upstream: Option<MemberName>,
+    /// Its upstream is the remote primary, which is no member.
+    pub(crate) follows_remote: bool,
+    /// The history of a timeline that comes after its own has arrived from the upstream.
+    pub(crate) next_history: bool,
     pub(crate) receiver: Option<Receiver>,
     pub(crate) checkpointed: bool,
     pub(crate) promotes_at: Option<Instant>,
@@ -145,6 +149,18 @@ impl Server {
         }
     }
 
+    /// Takes over whom it is told to follow.
+    pub(crate) fn point_at(&mut self, upstream: Option<&Upstream>) {
+        self.upstream = upstream.and_then(|upstream| upstream.member.clone());
+        self.follows_remote = is_remote(upstream);
+    }
+
+    /// It is told to follow this one already.
+    pub(crate) fn points_at(&self, upstream: Option<&Upstream>) -> bool {
+        self.upstream == upstream.and_then(|upstream| upstream.member.clone())
+            && self.follows_remote == is_remote(upstream)
+    }
+
     /// The history file of the current timeline.
     pub(crate) fn history_lines(&self) -> Vec<HistoryLine> {
         let line = |pair: &[(u32, u64)]| HistoryLine {
@@ -177,6 +193,12 @@ impl Server {
         self.was_in_recovery = true;
         self.has_standby_signal = true;
         self.crashed = false;
+        self.next_history = false;
         self.led = None;
     }
+}
+
+/// The remote primary of a standby cluster, and no member.
+fn is_remote(upstream: Option<&Upstream>) -> bool {
+    upstream.is_some_and(|upstream| upstream.member.is_none() && upstream.host.is_some())
 }

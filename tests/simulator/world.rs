@@ -13,6 +13,7 @@ use crate::chance::Chance;
 use crate::fleet::{Fleet, Local, SyncNote};
 use crate::member::Member;
 use crate::port::Life;
+use crate::remote::Watch;
 use crate::sabotage::Sabotage;
 use crate::server::Server;
 
@@ -59,6 +60,8 @@ pub(crate) struct World {
     sync_note: SyncNote,
     /// Members that have not come yet.
     is_awaited: Vec<bool>,
+    /// Where the cluster is a standby of another one, or was.
+    pub(crate) watch: Watch,
 }
 
 impl World {
@@ -84,6 +87,7 @@ impl World {
             pause_known_at: None,
             sync_note: SyncNote::default(),
             is_awaited: vec![false; names.len()],
+            watch: Watch::default(),
         };
         for who in 0..names.len() {
             if late == Some(who) {
@@ -130,9 +134,9 @@ impl World {
         self.members[who].board()
     }
 
-    /// Neither members nor DCS can be reached from here, or again they can.
+    /// Nobody can be reached from here, nor the DCS, or again they can.
     pub(crate) fn isolate(&self, who: usize, cut: bool) {
-        for other in 0..=self.len() {
+        for other in 0..=self.fleet.remote() {
             self.cut(who, other, cut);
             self.cut(other, who, cut);
         }
@@ -153,7 +157,8 @@ impl World {
     pub(crate) fn configure(&mut self, config: Value) {
         let paused = |config: &Map<String, Value>| config.get("pause") == Some(&json!(true));
         let before = paused(&self.config);
-        self.config = config.as_object().cloned().unwrap_or_default();
+        let old = std::mem::replace(&mut self.config, config.as_object().cloned().unwrap_or_default());
+        self.configured(&old);
         if paused(&self.config) != before {
             self.fleet.moving().paused_since = None;
             self.pause_known_at = None;
@@ -218,7 +223,9 @@ impl World {
             self.loses_by_hand = !is_settled;
         }
         let is_synchronous = self.config.get("synchronous_mode").is_some_and(|mode| *mode != json!(false));
-        self.fleet.clients(is_synchronous && !self.loses_by_hand && self.sync_note.is_there(&self.store));
+        let is_noted = self.sync_note.is_there(&self.store) && !self.is_standby_cluster();
+        self.fleet.clients(is_synchronous && !self.loses_by_hand && is_noted);
+        self.tick_remote();
         let violation = self.fleet.moving().violation.clone();
         violation.map_or(Ok(()), |what| Err(self.failure(what)))
     }
@@ -259,13 +266,17 @@ impl World {
 
     /// One leader that takes writes, everybody else streaming.
     pub(crate) fn is_healthy(&self) -> bool {
+        if self.is_standby_cluster() {
+            return self.follows_remote();
+        }
         let Some(leader) = self.leader() else { return false };
         let moving = self.fleet.moving();
         let head = &moving.servers[leader];
         head.is_writable()
             && (0..self.len()).filter(|i| *i != leader && !self.is_awaited[*i]).all(|i| {
                 let server = &moving.servers[i];
-                server.is_streaming() || self.waits_for_reinit(server, head)
+                let is_here = server.receiver.is_some_and(|receiver| receiver.from < self.len());
+                (server.is_streaming() && is_here) || self.waits_for_reinit(server, head)
             })
     }
 
@@ -293,7 +304,7 @@ impl World {
 
     /// Healthy, and commits are protected as configured.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_healthy() && self.protects()
+        self.is_healthy() && (self.is_standby_cluster() || self.protects())
     }
 
     fn sync(&self) -> Value {
