@@ -101,6 +101,9 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
         FollowChange::None => {
             set_role(cx, role);
             notice_other_timeline(cx);
+            if leads_standby_cluster {
+                notice_silence(cx);
+            }
         }
     }
     Flow::end(stay)
@@ -126,6 +129,17 @@ fn notice_promotion_above(cx: &mut Context<'_>) {
     let open = cx.memory.rewind.is_open() || cx.memory.rewind.was_executed();
     if cx.in_standby_cluster() && arrived && !open && cx.done().divergence.is_none() {
         cx.mark_check();
+    }
+}
+
+/// An agent that has just been started on the leader of a standby cluster knows nothing of what was compared before it:
+/// the cluster may have been promoted meanwhile, and have WAL that the remote primary never had. Once is enough: whoever
+/// only waits for the remote primary to come back does not ask for it over and over.
+fn notice_silence(cx: &mut Context<'_>) {
+    let streams = cx.monitor().and_then(|monitor| monitor.replication_state()) == Some("streaming");
+    if !streams && cx.memory.rewind == RewindState::Initial {
+        cx.mark_check();
+        cx.wake_within(1_000);
     }
 }
 

@@ -248,3 +248,15 @@ fn replicas_that_are_further_than_their_leader_compare_histories() {
         assert_eq!(decision.wake_after_ms.is_some(), checks);
     }
 }
+
+/// The agent was started anew, and what the one before it had to compare is forgotten.
+#[test]
+fn a_standby_leader_that_gets_nothing_compares_histories_once() {
+    for (known, checks) in [(RewindState::Initial, true), (RewindState::NotNeed, false)] {
+        let mut leader = scene("a", cluster().build()).running(false).with(standby_of(remote()));
+        leader.memory.rewind = known;
+        let decision = leader.play(&[kept, follows]);
+        assert_eq!(decision.memory.rewind == RewindState::Check, checks, "{known:?}");
+        assert_eq!(decision.wake_after_ms.is_some(), checks);
+    }
+}

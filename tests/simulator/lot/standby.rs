@@ -20,6 +20,7 @@ const WORLDS: u64 = 150;
 const KNOWN: &[u64] = &[
     203, 620,
     940, // a leader that goes back to the timeline of the remote primary, and replicas that do not hear of it
+    1_692, 1_734, // an agent that is started on a standby leader with WAL that the remote primary never had
 ];
 
 async fn play(seed: u64, sabotage: Option<Sabotage>) -> Outcome<String> {
