@@ -221,3 +221,36 @@ async fn a_dcs_that_hangs_after_the_renewal_costs_no_primary_in_failsafe_mode() 
         assert_eq!(world.writable(), Some(leader), "{}", world.dump());
     }
 }
+
+/// A member is suspended while it asks the others for their positions; another one leads meanwhile, and dies.
+async fn slept_through(sabotage: Option<sabotage::Sabotage>) -> world::Outcome {
+    let mut config = settings();
+    config["synchronous_mode"] = json!("quorum");
+    let plan = Plan { locals: plain(3), drift: vec![0; 3], config, sabotage };
+    let mut world = World::new(plan, &mut Chance::new(5));
+    world.until("birth", MINUTE, World::is_settled).await?;
+    let leader = world.leader().unwrap();
+    let (sleeper, next) = ((leader + 1) % 3, (leader + 2) % 3);
+    let is_free = |world: &World| world.leader().is_none();
+    world.isolate(leader, true);
+    world.until("the end of the lease", MINUTE, is_free).await?;
+    world.pass(Duration::from_millis(100)).await?;
+    world.members[sleeper].freeze_agent(true);
+    world.until("failover", MINUTE, move |world| world.writable() == Some(next)).await?;
+    world.pass(MINUTE / 2).await?;
+    world.members[next].power_off();
+    world.until("the end of its lease", MINUTE, is_free).await?;
+    world.members[sleeper].freeze_agent(false);
+    world.pass(MINUTE / 2).await?;
+    world.start_agent(next);
+    world.isolate(leader, false);
+    world.until("peace", 2 * MINUTE, World::is_settled).await?;
+    world.nothing_lost()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_race_that_was_slept_through_loses_nothing() {
+    slept_through(None).await.unwrap();
+    let failure = slept_through(Some(sabotage::Sabotage::SleptThrough)).await.unwrap_err();
+    assert!(failure.what.contains("acknowledged rows are lost"), "{failure:?}");
+}

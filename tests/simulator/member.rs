@@ -248,7 +248,7 @@ impl Member {
         let life = Arc::new(Life::default());
         let handle = fleet.store.handle("sim", Some(&name));
         let ports = Ports {
-            dcs: SimDcs::new(fleet, self.me, handle, self.drift),
+            dcs: SimDcs::new(fleet, self.me, handle, self.drift, self.sabotage == Some(Sabotage::SleptThrough)),
             postgres: Arc::new(SimPostgres { fleet: Arc::clone(fleet), me: self.me, life: Arc::clone(&life) }),
             peers: Arc::new(SimPeers { fleet: Arc::clone(fleet), me: self.me, lives: Arc::clone(&self.lives) }),
             configure: Arc::new(SimConfigure {

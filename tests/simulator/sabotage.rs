@@ -54,6 +54,8 @@ pub(crate) enum Sabotage {
     PromoteStandby,
     /// A primary does not hear that its cluster is to follow another one.
     IgnoreStandby,
+    /// A race goes on by what was known before the member was suspended.
+    SleptThrough,
     /// Replicas of a standby cluster follow the remote primary and not its leader.
     FollowRemote,
 }
@@ -64,9 +66,12 @@ pub(crate) const TOO_SLOW: i64 = 300;
 impl Sabotage {
     /// Decides with this fault.
     pub(crate) fn decide(self, seen: &Observation, memory: &Memory) -> Decision {
-        let mut seen = seen.clone();
+        let (mut seen, mut memory) = (seen.clone(), memory.clone());
         self.bend_sight(&mut seen);
-        let decision = decide(&seen, memory);
+        if self == Self::SleptThrough {
+            memory.race_since_ms = None;
+        }
+        let decision = decide(&seen, &memory);
         self.bend_deeds(&seen, decision)
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct SimDcs {
     pub(crate) drift: i64,
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) patience: std::sync::Mutex<Duration>,
+    /// A deliberate fault: the key is taken whatever `/sync` says by now.
+    pub(crate) ignores_sync: bool,
 }
 
 /// What the network does with one request.
@@ -36,7 +38,13 @@ struct Fate {
 
 impl SimDcs {
     /// Wires a member, and lets it hear of changes as the network lets it.
-    pub(crate) fn new(fleet: &Arc<Fleet>, me: usize, handle: Arc<MemoryHandle>, drift: i64) -> Arc<Self> {
+    pub(crate) fn new(
+        fleet: &Arc<Fleet>,
+        me: usize,
+        handle: Arc<MemoryHandle>,
+        drift: i64,
+        ignores_sync: bool,
+    ) -> Arc<Self> {
         let mut source = handle.changes();
         let changes = watch::Sender::new(0);
         let (sink, here) = (changes.clone(), Arc::clone(fleet));
@@ -55,7 +63,7 @@ impl SimDcs {
             }
         });
         let patience = std::sync::Mutex::new(Duration::from_secs(10));
-        Arc::new(Self { fleet: Arc::clone(fleet), me, handle, drift, changes, patience })
+        Arc::new(Self { fleet: Arc::clone(fleet), me, handle, drift, changes, patience, ignores_sync })
     }
 
     fn fate(&self) -> Fate {
@@ -134,7 +142,7 @@ impl Dcs for SimDcs {
     }
 
     async fn acquire_leader(&self, sync: Option<&SyncState>) -> Result<bool, DcsError> {
-        let (handle, sync) = (Arc::clone(&self.handle), sync.cloned());
+        let (handle, sync) = (Arc::clone(&self.handle), sync.filter(|_| !self.ignores_sync).cloned());
         self.send(async move { handle.acquire_leader(sync.as_ref()).await }).await
     }
 
