@@ -147,7 +147,9 @@ impl World {
     fn is_stray(&self, who: usize) -> bool {
         let leads = self.leader().is_none_or(|leader| leader == who);
         let moving = self.fleet.moving();
-        let streams = moving.servers[who].receiver.is_some_and(|receiver| receiver.from == self.fleet.remote());
+        let server = &moving.servers[who];
+        // Nobody can tell anything to a server that is suspended.
+        let streams = !server.is_frozen && server.receiver.is_some_and(|receiver| receiver.from == self.fleet.remote());
         let hears = moving.can_connect(who, self.len()) && !moving.is_dcs_stopped && moving.loss_percent == 0;
         let is_paused = moving.paused_since.is_some();
         drop(moving);
