@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use serde_json::{Value, json};
 
-use crate::ha::{Decision, Memory, Observation};
+use crate::ha::{Decision, Memory, Observation, Step};
 
 /// How many decisions are kept.
 const KEPT: usize = 200;
@@ -15,24 +15,37 @@ const KEPT_BYTES: usize = 1 << 19;
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 
+/// How many decisions of one cycle are kept back until it is known how it ends.
+const OPEN: usize = 16;
+
 /// A ring of JSON lines `{"seen": …, "memory": …, "decision": …}`: from the first two follows the third.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     lines: VecDeque<String>,
     bytes: usize,
+    /// What was decided on the way to the last word of a cycle.
+    open: Vec<(Observation, Memory, Decision)>,
 }
 
 impl Journal {
-    /// Adds a decision; the oldest go when the ring is full. Heartbeats are not worth a line each.
+    /// Adds a decision; the oldest go when the ring is full. Heartbeats are not worth a line each, nor is what was
+    /// decided on the way to one: writing down why nothing happens would cost more than everything else in a cycle,
+    /// and push out of the ring why something did.
     pub(super) fn record(&mut self, seen: &Observation, memory: &Memory, decision: &Decision) {
-        if decision.reason.is_heartbeat() && decision.notes.is_empty() {
+        if decision.again && self.open.len() < OPEN {
+            self.open.push((seen.clone(), memory.clone(), decision.clone()));
             return;
         }
-        let mut line = json!({"seen": seen, "memory": memory, "decision": decision});
-        hide_secrets(&mut line);
-        let mut line = line.to_string();
-        // It was written into room for twice as much.
-        line.shrink_to_fit();
+        let open = std::mem::take(&mut self.open);
+        let mut all = open.iter().map(|(_, _, earlier)| earlier).chain([decision]);
+        if !decision.again && decision.reason.is_heartbeat() && all.all(is_routine) {
+            return;
+        }
+        open.iter().for_each(|(seen, memory, decision)| self.add(line(seen, memory, decision)));
+        self.add(line(seen, memory, decision));
+    }
+
+    fn add(&mut self, line: String) {
         self.bytes += line.len();
         self.lines.push_back(line);
         while self.lines.len() > KEPT || (self.bytes > KEPT_BYTES && self.lines.len() > 1) {
@@ -42,8 +55,34 @@ impl Journal {
 
     /// The lines, oldest first.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.lines.iter().cloned().collect()
+        let open = self.open.iter().map(|(seen, memory, decision)| line(seen, memory, decision));
+        self.lines.iter().cloned().chain(open).collect()
     }
+}
+
+/// It says nothing, and does what is done in every cycle.
+fn is_routine(decision: &Decision) -> bool {
+    let is_daily = |step: &Step| {
+        matches!(
+            step,
+            Step::RenewLeader(_)
+                | Step::WriteStatus(_)
+                | Step::CompareFollow(_)
+                | Step::SyncSlots(_)
+                | Step::TendSlots(_)
+                | Step::Publish(_)
+        )
+    };
+    decision.notes.is_empty() && decision.steps.iter().all(is_daily)
+}
+
+fn line(seen: &Observation, memory: &Memory, decision: &Decision) -> String {
+    let mut line = json!({"seen": seen, "memory": memory, "decision": decision});
+    hide_secrets(&mut line);
+    let mut line = line.to_string();
+    // It was written into room for twice as much.
+    line.shrink_to_fit();
+    line
 }
 
 /// Configurations and connection strings may hold passwords; decisions do not depend on them.
@@ -180,6 +219,41 @@ mod tests {
             assert_eq!(again, seen);
             assert_eq!(decide(&again, &memory), decision);
         }
+    }
+
+    fn decided(again: bool, reason: crate::ha::Reason) -> Decision {
+        let seen = observation("demo");
+        Decision { again, reason, notes: Vec::new(), steps: Vec::new(), ..decide(&seen, &Memory::default()) }
+    }
+
+    /// The way to a heartbeat leaves no line, the way to anything else all of its lines, and what is not at its end yet
+    /// can be read.
+    #[test]
+    fn what_leads_to_a_heartbeat_is_no_news() {
+        use crate::ha::Reason;
+        let (seen, memory, mut journal) = (observation("demo"), Memory::default(), Journal::default());
+        let asked = || decided(true, Reason::Alone { me: "a".into() });
+        let heartbeat = Reason::Following { me: "a".into(), leader: "b".into(), is_standby_leader: false };
+        assert!(heartbeat.is_heartbeat());
+        for again in [true, true] {
+            journal.record(&seen, &memory, &Decision { again, ..asked() });
+        }
+        assert_eq!(journal.lines().len(), 2);
+        journal.record(&seen, &memory, &decided(false, heartbeat.clone()));
+        assert!(journal.lines().is_empty());
+        journal.record(&seen, &memory, &asked());
+        let note = crate::ha::Note { level: crate::ha::Level::Info, text: "x".into() };
+        journal.record(&seen, &memory, &Decision { notes: vec![note], ..asked() });
+        journal.record(&seen, &memory, &decided(false, heartbeat.clone()));
+        assert_eq!(journal.lines().len(), 3);
+        let follow = Decision { steps: vec![Step::Follow(None)], ..decided(false, heartbeat) };
+        journal.record(&seen, &memory, &follow);
+        assert_eq!(journal.lines().len(), 4, "a heartbeat that does something is news");
+        for _ in 0..3 * OPEN {
+            journal.record(&seen, &memory, &asked());
+            assert!(journal.open.len() <= OPEN);
+        }
+        assert_eq!(journal.lines().len(), 4 + 3 * OPEN);
     }
 
     #[test]

@@ -35,6 +35,8 @@ struct State {
     deadline: Option<Instant>,
     /// The deadline on the clock that counts on while the machine is suspended.
     boot_deadline: Option<Duration>,
+    /// Until when the thread that watches the deadline sleeps at the longest, as far as it knows of one.
+    sleeps_until: Option<Duration>,
     stated: Stated,
     is_closed: bool,
 }
@@ -104,9 +106,28 @@ impl Lease {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self) {
-        for alarm in [&self.alarm, &self.news].into_iter().filter_map(OnceLock::get) {
+    /// Changes what is known of the deadline. Only those are woken whom it concerns: who waits for an earlier deadline
+    /// finds by then that there is a later one.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        let before = state.stated;
+        change(&mut state);
+        let is_sooner = |at| state.sleeps_until.is_none_or(|until| at < until);
+        let is_deadline_news = state.is_closed || state.boot_deadline.is_some_and(is_sooner);
+        let is_guard_news = state.is_closed || state.stated != before;
+        drop(state);
+        if let (true, Some(alarm)) = (is_deadline_news, self.alarm.get()) {
             alarm.ring();
+        }
+        if is_guard_news {
+            self.remind();
+        }
+    }
+
+    /// Has the thread that keeps the guard look after it at once.
+    pub(super) fn remind(&self) {
+        if let Some(news) = self.news.get() {
+            news.ring();
         }
     }
 
@@ -117,12 +138,12 @@ impl Lease {
     /// `sent` must be taken **before** the question is sent, and `ttl` be what the other side counts by.
     pub fn renewed(&self, sent: Sent, ttl: Duration, armed: bool) {
         let left = ttl.saturating_sub(margin(ttl));
-        let mut state = self.state();
-        state.leads_until = Some((sent.at + ttl, sent.suspended));
-        state.deadline = armed.then(|| sent.at + left);
-        state.boot_deadline = armed.then(|| sent.since_boot + left);
-        state.stated = state.boot_deadline.map_or(Stated::Disarmed, Stated::Armed);
-        self.tell();
+        self.change(|state| {
+            state.leads_until = Some((sent.at + ttl, sent.suspended));
+            state.deadline = armed.then(|| sent.at + left);
+            state.boot_deadline = armed.then(|| sent.since_boot + left);
+            state.stated = state.boot_deadline.map_or(Stated::Disarmed, Stated::Armed);
+        });
     }
 
     /// The key is somebody else's or was given away: we lead no more. The deadline stays, for the server may still
@@ -133,11 +154,11 @@ impl Lease {
 
     /// The server is no primary, or maintenance mode holds: nothing needs to be stopped.
     pub fn disarm(&self) {
-        let mut state = self.state();
-        state.deadline = None;
-        state.boot_deadline = None;
-        state.stated = Stated::Disarmed;
-        self.tell();
+        self.change(|state| {
+            state.deadline = None;
+            state.boot_deadline = None;
+            state.stated = Stated::Disarmed;
+        });
     }
 
     /// Makes [`Lease::news`] possible.
@@ -185,8 +206,7 @@ impl Lease {
 
     /// Ends the watching thread.
     pub fn close(&self) {
-        self.state().is_closed = true;
-        self.tell();
+        self.change(|state| state.is_closed = true);
     }
 
     /// Watches the deadline on a thread of its own, which no hanging task can hold up, until the lease is closed.
@@ -217,6 +237,7 @@ impl Lease {
                     fire(deadline);
                 }
                 deadline => {
+                    state.sleeps_until = deadline;
                     drop(state);
                     alarm.wait(deadline);
                 }

@@ -448,7 +448,7 @@ impl Runner {
             since_ms: self.ms(running.since),
             progress: running.progress(),
         });
-        let decision = match &self.rules {
+        let mut decision = match &self.rules {
             Some(rules) => rules(seen, &self.memory),
             None => ha::decide(seen, &self.memory),
         };
@@ -456,13 +456,13 @@ impl Runner {
         if self.rules.is_none() {
             self.board.record(seen, &self.memory, &decision);
         }
-        self.memory = decision.memory.clone();
         self.say(seen, &decision);
         let findings = if self.rules.is_none() { ha::check(seen, &decision) } else { Vec::new() };
         for finding in findings {
             error!("{}; please report it as a BUG", finding.0);
             debug_assert!(false, "{}", finding.0);
         }
+        self.memory = std::mem::take(&mut decision.memory);
         decision
     }
 
@@ -593,6 +593,8 @@ impl Runner {
     fn reload(&mut self) {
         match self.ports.configure.reload() {
             Ok(changed) => {
+                // The guard may have been switched on or off.
+                self.lease.remind();
                 if !changed {
                     info!("No local configuration items changed.");
                 }

@@ -3,6 +3,9 @@
 //! WAL positions move all the time and wake nobody, except through `status`: the holder writes it once per cycle,
 //! and the others follow in step.
 
+use serde_json::{Map, Value};
+
+use super::layout::read;
 use crate::cluster::{ClusterView, Member};
 
 /// Fields of a member's value that move while nothing happens.
@@ -15,6 +18,15 @@ pub fn significant(before: &ClusterView, after: &ClusterView, me: Option<&str>) 
         || are_members_changed(before, after, me)
         || is_status_news(before, after, me)
         || (me.is_none() && are_workers_changed(before, after))
+}
+
+/// Whether one key, named by its place below the prefix, may be rewritten without a [`significant`] change of the
+/// cluster. What cannot be told from the key alone may not. `leads`: the member is the leader.
+pub fn is_quiet(relative: &str, before: &[u8], after: &[u8], me: Option<&str>, leads: bool) -> bool {
+    match relative.strip_prefix("members/") {
+        Some(name) => me == Some(name) || !is_changed(&read::member(before), &read::member(after)),
+        None => relative == "status" && leads,
+    }
 }
 
 fn is_cluster_changed(before: &ClusterView, after: &ClusterView) -> bool {
@@ -33,18 +45,19 @@ fn is_cluster_changed(before: &ClusterView, after: &ClusterView) -> bool {
 fn are_members_changed(before: &ClusterView, after: &ClusterView, me: Option<&str>) -> bool {
     let is_me = |member: &&Member| me.is_some_and(|me| member.name == me);
     let went = before.members.iter().any(|member| after.member(&member.name).is_none());
-    let came_or_changed = |member: &Member| before.member(&member.name).is_none_or(|old| is_changed(old, member));
+    let came_or_changed =
+        |member: &Member| before.member(&member.name).is_none_or(|old| is_changed(&old.data, &member.data));
     went || after.members.iter().filter(|member| !is_me(member)).any(came_or_changed)
 }
 
-fn is_changed(before: &Member, after: &Member) -> bool {
+fn is_changed(before: &Map<String, Value>, after: &Map<String, Value>) -> bool {
     let is_news = |key: &str| !POSITIONS.contains(&key);
     // Written in the same order, as they nearly always are, they need not be looked up one by one.
-    if before.data.iter().filter(|(key, _)| is_news(key)).eq(after.data.iter().filter(|(key, _)| is_news(key))) {
+    if before.iter().filter(|(key, _)| is_news(key)).eq(after.iter().filter(|(key, _)| is_news(key))) {
         return false;
     }
-    let differs = |key: &String| before.data.get(key) != after.data.get(key);
-    before.data.keys().chain(after.data.keys()).filter(|key| is_news(key)).any(differs)
+    let differs = |key: &String| before.get(key) != after.get(key);
+    before.keys().chain(after.keys()).filter(|key| is_news(key)).any(differs)
 }
 
 fn is_status_news(before: &ClusterView, after: &ClusterView, me: Option<&str>) -> bool {
@@ -97,6 +110,35 @@ mod tests {
 
     fn wakes(after: &ClusterView, me: &str) -> bool {
         significant(&view(&base()), after, Some(me))
+    }
+
+    /// What is said of one key alone is never less than what is said of the whole cluster.
+    #[test]
+    fn a_quiet_key_is_none_that_wakes() {
+        let others = [
+            ("members/a", json!({"state": "stopped"}), false),
+            ("members/b", json!({"state": "running", "role": "replica", "xlog_location": 7, "tags": {"x": 1}}), true),
+            ("members/b", json!({"state": "stopped", "role": "replica", "xlog_location": 1, "tags": {"x": 1}}), false),
+            ("members/b", json!("postgres://x"), false),
+            ("status", json!({"optime": 2}), false),
+            ("leader", json!("b"), false),
+            ("config", json!({"ttl": 31}), false),
+            ("failover", json!({"member": "b"}), false),
+            ("sync", json!({"leader": "a"}), false),
+            ("history", json!([]), false),
+        ];
+        let bytes = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned).into_bytes();
+        for (key, after, is_position) in others {
+            let before = base().into_iter().find(|(name, _)| *name == key).map(|(_, value)| value);
+            let before = before.unwrap_or(json!({}));
+            for me in [Some("a"), Some("b"), Some("c"), None] {
+                let is_quiet = is_quiet(key, &bytes(&before), &bytes(&after), me, me == Some("a"));
+                let wakes = significant(&view(&base()), &with(key, after.clone()), me);
+                assert!(!is_quiet || !wakes, "{key} {after} {me:?}");
+                let is_own = key.strip_prefix("members/").is_some_and(|name| me == Some(name));
+                assert_eq!(is_quiet, is_position || is_own || (key == "status" && me == Some("a")), "{key} {me:?}");
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A process is known by number and start time together; a number alone may have been given to somebody else.
 
 use std::fs;
+use std::io::Read as _;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -22,9 +23,12 @@ pub struct Process {
     pub is_zombie: bool,
 }
 
-/// Looks one process up.
+/// Looks one process up. It is done in every cycle: there is room for all of the text at once, which says of itself that
+/// it is empty and would be read bit by bit.
 pub fn process(pid: i32) -> Option<Process> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let mut text = [0; 1024];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
+    parse(std::str::from_utf8(&text[..length]).ok()?)
 }
 
 /// Every process on the machine that can be seen.
@@ -36,13 +40,13 @@ pub fn processes() -> Vec<Process> {
 /// Reads `/proc/PID/stat`. The program's name, in parentheses, may hold blanks and parentheses itself.
 fn parse(stat: &str) -> Option<Process> {
     let (pid, rest) = stat.split_once(" (")?;
-    let fields: Vec<&str> = rest.rsplit_once(')')?.1.split_whitespace().collect();
+    let mut fields = rest.rsplit_once(')')?.1.split_ascii_whitespace();
     Some(Process {
         pid: pid.parse().ok()?,
-        is_zombie: matches!(*fields.first()?, "Z" | "X"),
-        parent: fields.get(1)?.parse().ok()?,
-        group: fields.get(2)?.parse().ok()?,
-        start_ticks: fields.get(19)?.parse().ok()?,
+        is_zombie: matches!(fields.next()?, "Z" | "X"),
+        parent: fields.next()?.parse().ok()?,
+        group: fields.next()?.parse().ok()?,
+        start_ticks: fields.nth(16)?.parse().ok()?,
     })
 }
 

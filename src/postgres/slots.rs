@@ -7,12 +7,13 @@ pub mod keeper;
 use std::ops::Deref;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::cluster::SlotSync;
 use crate::cluster::slots::{Situation, SlotStep, plan};
+use crate::cluster::{Lsn, SlotSync};
 
 use super::site::describe;
 use super::{PgError, query};
@@ -35,8 +36,9 @@ where
         is_led: sync.is_led,
         may_drop: sync.may_drop,
     };
-    for step in plan(&found.slots, &sync.wanted, situation) {
-        match &step {
+    let steps = plan(&found.slots, &sync.wanted, situation);
+    for step in &steps {
+        match step {
             SlotStep::Drop { name, why, is_warning } => {
                 match is_warning {
                     true => tracing::warn!("{why}"),
@@ -63,17 +65,25 @@ where
                     tracing::error!(%error, "Failed to create logical replication slot '{name}' plugin='{plugin}'");
                 }
             }
-            SlotStep::Advance { name, to } => {
-                let query = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.pg_lsn)";
-                let position = to.to_string();
-                let values: [(&(dyn ToSql + Sync), Type); 2] = [(name, Type::NAME), (&position, Type::TEXT)];
-                if let Err(error) = bounded(query, client.execute_typed(query, &values)).await {
-                    tracing::error!(%error, "Error while advancing replication slot {name} to position '{to}'");
-                }
-            }
+            SlotStep::Advance { .. } => {}
         }
     }
+    // In every cycle of a standby: all at once, without waiting for the answer to one before the next is sent.
+    let advances = steps.iter().filter_map(|step| match step {
+        SlotStep::Advance { name, to } => Some(advance(client, name, *to)),
+        _ => None,
+    });
+    join_all(advances).await;
     Ok(())
+}
+
+async fn advance(client: &Client, name: &str, to: Lsn) {
+    let query = "SELECT pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.pg_lsn)";
+    let position = to.to_string();
+    let values: [(&(dyn ToSql + Sync), Type); 2] = [(&name, Type::NAME), (&position, Type::TEXT)];
+    if let Err(error) = bounded(query, client.execute_typed(query, &values)).await {
+        tracing::error!(%error, "Error while advancing replication slot {name} to position '{to}'");
+    }
 }
 
 /// Says how a drop ended: dropped, in use, or failed.

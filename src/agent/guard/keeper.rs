@@ -22,8 +22,9 @@ use crate::postgres::process_tree;
 use super::process::RELEASE_LIMIT;
 use super::{Guarded, MAX_LINE, Order, address, peer, take_line};
 
-/// How often the guard is looked after when there is nothing to tell it, and nothing is heard of it.
-const PERIOD: Duration = Duration::from_secs(5);
+/// How often the guard is looked after when there is nothing to tell it, and nothing is heard of it. Longer than a
+/// leader's usual period, in which it is told of the new deadline.
+const PERIOD: Duration = Duration::from_secs(15);
 
 /// How soon another attempt to find or start one follows.
 const RETRY: Duration = Duration::from_secs(1);

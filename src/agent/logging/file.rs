@@ -33,7 +33,8 @@ impl Sink {
 
     pub(super) fn write_line(&mut self, line: &str) -> io::Result<()> {
         match self {
-            Self::Stderr => writeln!(io::stderr().lock(), "{line}"),
+            // In one piece: a line that is written in two may be torn apart by somebody else's.
+            Self::Stderr => io::stderr().lock().write_all(format!("{line}\n").as_bytes()),
             Self::File(file) => file.write_line(line),
         }
     }
@@ -64,7 +65,7 @@ impl Rotating {
             // The old file is still open: better too long than lost.
             self.written = 0;
         }
-        writeln!(self.file, "{line}")?;
+        self.file.write_all(format!("{line}\n").as_bytes())?;
         self.written += length;
         Ok(())
     }

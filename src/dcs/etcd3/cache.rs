@@ -96,6 +96,11 @@ impl Cache {
         });
     }
 
+    /// Whether somebody waits for what comes next.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.news.receiver_count() > 0
+    }
+
     /// The watch is no more.
     pub(super) fn closed(&self) {
         self.change(|state| state.line = None);

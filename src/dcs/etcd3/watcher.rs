@@ -31,6 +31,8 @@ pub(super) struct Watcher {
     /// How it stood when everything was read.
     read: i64,
     view: Option<Arc<ClusterView>>,
+    /// The latest revision of events that the view does not show yet, for nobody had to hear of them.
+    behind: Option<i64>,
     /// The last try to read everything failed.
     is_away: bool,
     next_discovery: Instant,
@@ -46,7 +48,8 @@ impl Watcher {
         cache: Arc<Cache>,
     ) -> Self {
         let (keys, view, next_discovery) = (Vec::new(), None, Instant::now());
-        Self { pool, layout, me, timing, changes, cache, keys, read: 0, view, is_away: false, next_discovery }
+        let (read, behind, is_away) = (0, None, false);
+        Self { pool, layout, me, timing, changes, cache, keys, read, view, behind, is_away, next_discovery }
     }
 
     /// Runs until it is dropped.
@@ -106,6 +109,7 @@ impl Watcher {
                 Ok(Some(message)) if is_usable(&self.pool, &message) => {
                     has_heard |= !message.events.is_empty();
                     if message.events.is_empty() {
+                        self.catch_up();
                         self.cache.answered(revision(message.header.as_ref()));
                     } else {
                         self.apply(message);
@@ -138,6 +142,7 @@ impl Watcher {
         self.read = revision(range.header.as_ref());
         self.keys = range.kvs.into_iter().filter_map(key_value).collect();
         self.keys.sort_by(|a, b| a.key.cmp(&b.key));
+        self.behind = None;
         let view = self.compare();
         if std::mem::take(&mut self.is_away) {
             // Whoever could not reach it waits for nothing else.
@@ -178,21 +183,43 @@ impl Watcher {
     }
 
     fn apply(&mut self, message: PbWatchResponse) {
-        let mut revision = 0;
+        let (mut revision, mut is_quiet) = (self.behind.unwrap_or_default(), true);
         for event in message.events {
             let is_deleted = event.r#type == 1;
             let kv = event.kv.and_then(key_value).filter(|kv| kv.mod_revision > self.read);
             let Some(kv) = kv else { continue };
             revision = revision.max(kv.mod_revision);
-            match (self.keys.binary_search_by(|known| known.key.cmp(&kv.key)), is_deleted) {
+            let place = self.keys.binary_search_by(|known| known.key.cmp(&kv.key));
+            is_quiet &= !is_deleted && place.is_ok_and(|at| self.is_quiet(&self.keys[at], &kv));
+            match (place, is_deleted) {
                 (Ok(at), true) => drop(self.keys.remove(at)),
                 (Ok(at), false) => self.keys[at] = kv,
                 (Err(_), true) => {}
                 (Err(at), false) => self.keys.insert(at, kv),
             }
         }
-        let view = self.compare();
-        self.cache.learned(view, revision);
+        self.behind = Some(revision);
+        // In a cluster at rest every member writes where it is, and nobody wants to know before the next cycle: it
+        // asks first, and the answer comes this way.
+        if !is_quiet || self.cache.is_awaited() {
+            self.catch_up();
+        }
+    }
+
+    /// Whether this key may be rewritten so without anybody having to hear of it.
+    fn is_quiet(&self, before: &KeyValue, after: &KeyValue) -> bool {
+        let me = self.me.as_ref().map(MemberName::as_str);
+        let leads = me.is_some_and(|me| self.view.as_ref().is_some_and(|view| view.has_lock(me)));
+        let relative = after.key.strip_prefix(&self.layout.prefix());
+        relative.is_some_and(|relative| wakes::is_quiet(relative, &before.value, &after.value, me, leads))
+    }
+
+    /// What has happened is in the view from now on.
+    fn catch_up(&mut self) {
+        if let Some(revision) = self.behind.take() {
+            let view = self.compare();
+            self.cache.learned(view, revision);
+        }
     }
 
     /// Tells of what is different now, also after a break in the watch.
