@@ -232,7 +232,8 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
                 if matches!(task, crate::ha::Task::Stop { .. }) {
                     runner.disarm_when_nobody_is_served();
                 }
-                runner.task = Some(Running::begin(task.clone(), postgres, Arc::clone(&runner.board.wake)));
+                let wake = Arc::clone(&runner.board.wake);
+                runner.task = Some(Running::begin(task.clone(), postgres, &runner.ports.helpers, wake));
             }
         }
         Step::CancelTask => {
@@ -297,7 +298,7 @@ async fn rare_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
         Step::ActivateWatchdog => seen.done.watchdog = Some(runner.watchdog.activate(&runner.settings)),
         Step::Checkpoint => {
             let wake = Arc::clone(&runner.board.wake);
-            runner.checkpoint = Some(tokio::spawn(async move {
+            runner.checkpoint = Some(runner.ports.helpers.spawn(async move {
                 let result = postgres.checkpoint().await;
                 if result.is_err() {
                     // The loop orders it anew as soon as it hears of that.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -62,8 +63,9 @@ const QUIT_GRACE: Duration = Duration::from_millis(500);
 #[error("{0}")]
 pub struct StartError(String);
 
-/// Runs an agent from its start to its end.
-pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
+/// Runs an agent from its start to its end. The loop, and whatever it needs in every cycle, lives where this is called;
+/// `helpers` do what takes longer, and serve the REST API.
+pub async fn live(path: Option<&Path>, helpers: &Handle) -> Result<ExitCode, StartError> {
     refuse_root()?;
     tls::install_provider();
     let environment: BTreeMap<String, String> = std::env::vars().collect();
@@ -75,7 +77,7 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
     info!("pgherd {} (compatible with Patroni {})", crate::VERSION, crate::COMPATIBLE_VERSION);
     let notify = Arc::new(Notify::new(systemd.as_deref()));
     files.tell_warnings();
-    let outcome = lead(&files, &log, &notify).await;
+    let outcome = lead(&files, &log, &notify, helpers).await;
     notify.stopping();
     if let (Err(error), true) = (&outcome, log.is_in_file()) {
         error!("{error}");
@@ -85,7 +87,7 @@ pub async fn live(path: Option<&Path>) -> Result<ExitCode, StartError> {
 }
 
 /// Everything between the first and the last line of the log.
-async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<ExitCode, StartError> {
+async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>, helpers: &Handle) -> Result<ExitCode, StartError> {
     let local = files.local();
     let leave = CancellationToken::new();
     let signals = listen_to_signals(leave.clone(), Arc::clone(notify))?;
@@ -101,9 +103,11 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     };
     let config = PostgresConfig::build(&local, &dynamic);
     let config = config.map_err(|error| StartError(chain(&error.located(&files.origins()))))?.0;
-    let server = Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()));
-    let data_dir = server.site().data_dir();
-    let link = tokio::task::block_in_place(|| guard::keeper::greet(&data_dir));
+    let server = {
+        let _among = helpers.enter();
+        Arc::new(Server::new(Arc::new(config), local.bootstrap.clone()))
+    };
+    let link = greet_guard(&server, helpers).await;
     let configure = Reloading {
         files: Arc::clone(files),
         log: log.clone(),
@@ -117,6 +121,7 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
         peers,
         configure: Arc::new(configure) as Arc<dyn Configure>,
         clock: Arc::new(SystemClock),
+        helpers: helpers.clone(),
     };
     let watched = Arc::clone(files);
     let mut runner = Runner::new(ports.clone(), &dynamic);
@@ -129,14 +134,15 @@ async fn lead(files: &Arc<Files>, log: &Log, notify: &Arc<Notify>) -> Result<Exi
     let gauge = Gauge::new(Arc::clone(&ports.postgres));
     let (scope, log) = (local.scope.clone(), log.clone());
     let node = AgentNode { board: Arc::clone(&board), ports, gauge, scope, log };
-    let api = super::rest::serve(files, Arc::new(node), &rest).await.map_err(StartError)?;
+    let serving = super::rest::serve(Arc::clone(files), Arc::new(node), rest.clone());
+    let api = helpers.spawn(serving).await.unwrap_or_else(|died| resume_unwind(died.into_panic()));
+    let api = api.map_err(StartError)?;
     let deadline = watch_deadline(&runner, Arc::clone(&server))?;
     let guard = keep_guard(&runner, &server, files, link)?;
     let hooks = tokio::spawn(serve_signals(signals, Arc::clone(&board)));
     notify.ready();
 
-    // On a thread of the runtime: what arrives from a socket then wakes no other thread.
-    let ended = tokio::spawn(runner.run(leave)).await.unwrap_or_else(|died| resume_unwind(died.into_panic()));
+    let ended = runner.run(leave).await;
 
     notify.stopping();
     server.settle_callbacks(CALLBACK_LIMIT).await;
@@ -286,6 +292,13 @@ fn watch_deadline(runner: &Runner, server: Arc<Server>) -> Result<std::thread::J
             }
         })
         .map_err(|error| StartError(format!("the lease deadline cannot be watched: {error}")))
+}
+
+/// See [`guard::keeper::greet`].
+async fn greet_guard(server: &Server, helpers: &Handle) -> Option<guard::keeper::Link> {
+    let data_dir = server.site().data_dir();
+    let greeted = helpers.spawn_blocking(move || guard::keeper::greet(&data_dir)).await;
+    greeted.unwrap_or_else(|died| resume_unwind(died.into_panic()))
 }
 
 /// The thread that tells the guard the lease's deadline.

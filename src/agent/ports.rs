@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 
 use crate::api::FailsafePing;
 use crate::cluster::{Lsn, MemberName, PeerAnswer};
@@ -75,4 +76,6 @@ pub struct Ports {
     pub configure: Arc<dyn Configure>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// Where whatever takes longer than a step of a cycle is done: nothing there can hold the loop up.
+    pub helpers: Handle,
 }

@@ -25,9 +25,9 @@ const REBIND_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `shutdown`. Errs when the address or the certificate cannot be used at the start.
 pub(super) async fn serve(
-    files: &Files,
+    files: Arc<Files>,
     node: Arc<AgentNode>,
-    shutdown: &CancellationToken,
+    shutdown: CancellationToken,
 ) -> Result<JoinHandle<()>, String> {
     let local = files.local();
     let listen = local.restapi.listen.clone();
@@ -41,7 +41,6 @@ pub(super) async fn serve(
     let mut rest = Rest { node, receiver, listen, servers: JoinSet::new(), stop: shutdown.child_token() };
     rest.start(listener);
     let mut followed = files.follow();
-    let shutdown = shutdown.clone();
     Ok(tokio::spawn(async move {
         loop {
             tokio::select! {

@@ -267,7 +267,7 @@ impl Runner {
             return;
         }
         let (watchdog, postgres) = (Arc::clone(&self.watchdog), Arc::clone(&self.ports.postgres));
-        tokio::spawn(async move {
+        self.ports.helpers.spawn(async move {
             let give_up = Instant::now() + SAFEPOINT_LIMIT;
             while watchdog.runs() && Instant::now() < give_up {
                 if !postgres.serves_clients().await {
@@ -624,7 +624,7 @@ impl Runner {
         let postgres = Arc::clone(&self.ports.postgres);
         let wake = Arc::clone(&self.board.wake);
         let earlier = self.reconfigure.take();
-        self.reconfigure = Some(tokio::spawn(async move {
+        self.reconfigure = Some(self.ports.helpers.spawn(async move {
             if let Some(earlier) = earlier {
                 let _ = earlier.await;
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,15 +26,20 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Begins a task; `wake` is called at progress and at the end.
-    pub(super) fn begin(task: Task, postgres: Arc<dyn Postgres>, wake: Arc<tokio::sync::Notify>) -> Self {
+    /// Begins a task among the helpers; `wake` is called at progress and at the end.
+    pub(super) fn begin(
+        task: Task,
+        postgres: Arc<dyn Postgres>,
+        helpers: &Handle,
+        wake: Arc<tokio::sync::Notify>,
+    ) -> Self {
         let cancel = CancellationToken::new();
         let progress = Arc::new(Mutex::new(None));
         let has_ended = Arc::new(AtomicBool::new(false));
         let handle = {
             let (task, cancel, progress) = (task.clone(), cancel.clone(), Arc::clone(&progress));
             let has_ended = Arc::clone(&has_ended);
-            tokio::spawn(async move {
+            helpers.spawn(async move {
                 let outcome = with_progress(&task, postgres.as_ref(), &cancel, &progress, &wake).await;
                 // Before the call: whoever is woken looks at once, and nobody calls again.
                 has_ended.store(true, Ordering::Release);
@@ -232,7 +238,7 @@ mod tests {
         for _ in 0..300 {
             let wake = Arc::new(tokio::sync::Notify::new());
             let task = Task::Stop { action: "x".into(), mode: StopMode::Fast, checkpoint: false, timeout_ms: None };
-            let running = Running::begin(task, Arc::clone(&server), Arc::clone(&wake));
+            let running = Running::begin(task, Arc::clone(&server), &Handle::current(), Arc::clone(&wake));
             wake.notified().await;
             assert!(running.is_finished());
             assert_eq!(running.outcome().await, TaskOutcome::Done);

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +11,11 @@ use pgherd::agent::cli::{Cli, Command};
 use pgherd::agent::validate::{self, Verdict};
 use pgherd::agent::{generate, guard, init, life, store};
 use pgherd::demo;
+use tokio::runtime::Builder;
 
-/// One more than the least, so that one that is held up (by a disk that hangs) does not stop the other.
-const AGENT_THREADS: usize = 2;
+/// Threads for what an agent does beside its loop. One more than the least, so that one that is held up (by a disk that
+/// hangs) does not stop the other.
+const HELPERS: usize = 2;
 
 /// Files are read on a thread of their own, in every cycle: it is kept from one to the next.
 const FILE_THREAD_KEPT: Duration = Duration::from_secs(60);
@@ -41,31 +44,37 @@ fn run(cli: Cli) -> Result<ExitCode, Box<dyn Error>> {
     if cli.validate_config {
         return Ok(report(&validate::validate_for(&cli), cli.print));
     }
-    if cli.command.is_none() && !(cli.generate_config || cli.generate_sample_config) && init::is_needed() {
+    let is_generating = cli.generate_config || cli.generate_sample_config;
+    if cli.command.is_none() && !is_generating && init::is_needed() {
         return Ok(init::run()?);
     }
     init::accept_signals();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if cli.command.is_none() {
-        // An agent waits for most of its life: a thread for each of many processors would only take memory.
-        runtime.worker_threads(AGENT_THREADS).thread_keep_alive(FILE_THREAD_KEPT);
-    }
-    let runtime = runtime.enable_all().build()?;
-    if cli.generate_config || cli.generate_sample_config {
-        runtime.block_on(generate::generate(&cli))?;
+    let runtime = || Builder::new_multi_thread().enable_all().build();
+    if is_generating {
+        runtime()?.block_on(generate::generate(&cli))?;
         return Ok(ExitCode::SUCCESS);
     }
     match cli.command {
         Some(Command::Dcs(args)) => {
             let colour = std::io::stderr().is_terminal();
             tracing_subscriber::fmt().with_ansi(colour).with_writer(std::io::stderr).init();
-            runtime.block_on(store::run(&args))?;
+            runtime()?.block_on(store::run(&args))?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Demo(args)) => Ok(runtime.block_on(demo::run(&args))?),
-        Some(Command::Guard(args)) => Ok(runtime.block_on(life::release(args.config.as_deref()))?),
-        None => Ok(runtime.block_on(life::live(cli.config.as_deref()))?),
+        Some(Command::Demo(args)) => Ok(runtime()?.block_on(demo::run(&args))?),
+        Some(Command::Guard(args)) => Ok(runtime()?.block_on(life::release(args.config.as_deref()))?),
+        None => agent(cli.config.as_deref()),
     }
+}
+
+/// An agent waits for most of its life. Its loop has this thread for itself, with all that a cycle at rest needs: who
+/// hands nothing over to other threads wakes none. Whatever may take longer, and whoever asks for something, is served
+/// by the helpers, which sleep meanwhile; a thread for each of many processors would only take memory.
+fn agent(config: Option<&Path>) -> Result<ExitCode, Box<dyn Error>> {
+    let helpers =
+        Builder::new_multi_thread().worker_threads(HELPERS).thread_keep_alive(FILE_THREAD_KEPT).enable_all().build()?;
+    let own = Builder::new_current_thread().thread_keep_alive(FILE_THREAD_KEPT).enable_all().build()?;
+    Ok(own.block_on(life::live(config, helpers.handle()))?)
 }
 
 /// What `--validate-config` says: problems and warnings on stderr, the merged configuration on stdout.

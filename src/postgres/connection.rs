@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::{Handle, Id};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
@@ -17,13 +18,12 @@ use super::tls::Tls;
 /// How long a connection may take to be made.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
-/// Connections kept open: the loop's and one for the REST API.
-const KEEP: usize = 2;
-
 /// A connection with the task that serves it; both end together.
 pub struct Session {
     client: Client,
     _task: AbortOnDropHandle<()>,
+    /// The runtime whose task it is.
+    home: Id,
 }
 
 impl Deref for Session {
@@ -100,7 +100,7 @@ pub async fn open(params: &ConnParams, application: &str, limit: Duration) -> Re
             tracing::debug!("connection lost: {error}");
         }
     });
-    Ok(Session { client, _task: AbortOnDropHandle::new(task) })
+    Ok(Session { client, _task: AbortOnDropHandle::new(task), home: Handle::current().id() })
 }
 
 fn client_config(params: &ConnParams, tls: &Tls, application: &str, limit: Duration) -> tokio_postgres::Config {
@@ -124,7 +124,8 @@ fn client_config(params: &ConnParams, tls: &Tls, application: &str, limit: Durat
     config
 }
 
-/// Open connections to our own server that nobody uses at the moment.
+/// Open connections to our own server that nobody uses at the moment, one for each runtime: the loop's, and one for the
+/// REST API and whatever else is done beside the loop. Who used the other's would have to wake it.
 #[derive(Default)]
 pub struct Sessions {
     idle: Mutex<Vec<Session>>,
@@ -134,18 +135,16 @@ impl Sessions {
     /// An open connection, if there is one.
     pub fn take(&self) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(session) = idle.pop() {
-            if !session.is_closed() {
-                return Some(session);
-            }
-        }
-        None
+        idle.retain(|session| !session.is_closed());
+        let here = Handle::current().id();
+        let own = idle.iter().position(|session| session.home == here)?;
+        Some(idle.swap_remove(own))
     }
 
     /// Gives a connection back that works.
     pub fn give(&self, session: Session) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < KEEP && !session.is_closed() {
+        if !session.is_closed() && idle.iter().all(|other| other.home != session.home) {
             idle.push(session);
         }
     }

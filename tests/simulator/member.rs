@@ -258,6 +258,7 @@ impl Member {
                 document: Arc::clone(&self.document),
             }),
             clock: Arc::new(SimClock { began: fleet.began, off_by_ms: Arc::clone(&self.off_by_ms) }),
+            helpers: tokio::runtime::Handle::current(),
         };
         // In older worlds an agent is never started with an old configuration.
         let kept = self.document.lock().unwrap().clone().filter(|_| fleet.has_remote());
