@@ -153,6 +153,8 @@ impl Board {
             self.update(|state| state.failsafe_ping = None);
             return Err(RunningAsLeader);
         }
+        // What it says of itself and its slots is news; the DCS may not be there to tell.
+        self.wake_loop();
         Ok(self.read(|state| state.instance.monitor.as_ref().map(|monitor| monitor.position())))
     }
 

@@ -88,16 +88,18 @@ async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> O
     Some(result)
 }
 
-/// Writes whose failure is logged and mended by the next cycle. Once the DCS has not answered one of them, the others
+/// Writes whose failure is logged and mended by the next cycle, which comes soon then. Once the DCS has not answered one of them, the others
 /// of this cycle are left out: each would wait as long, and what is to be done without the DCS would come too late.
 async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Option<Result<(), DcsError>> {
     if runner.is_dcs_silent && is_put_off(step) {
+        runner.retry.failed();
         left_out(seen, step);
         return Some(Ok(()));
     }
     let Ok(outcome) = tokio::time::timeout(runner.patience(), write(runner, seen, step)).await else {
         warn!("the DCS did not answer in time; the rest is left to the next turn of the loop");
         runner.is_dcs_silent = true;
+        runner.retry.failed();
         left_out(seen, step);
         return Some(Ok(()));
     };
@@ -186,6 +188,7 @@ async fn write(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Opti
     if let Err(error) = result {
         warn!("{}", chain(&error));
         runner.is_dcs_silent |= matches!(error, DcsError::Unavailable { .. });
+        runner.retry.failed();
     }
     Some(Ok(()))
 }

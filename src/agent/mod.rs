@@ -25,6 +25,7 @@ mod notify;
 mod peers;
 mod reload;
 mod rest;
+mod retry;
 mod task;
 
 pub use board::Board;

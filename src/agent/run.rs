@@ -15,8 +15,8 @@ use crate::cluster::{ClusterView, InstanceState, MemberName, Version};
 use crate::config::{Dynamic, Limits, PostgresConfig};
 use crate::dcs::{DcsError, Timing};
 use crate::ha::{
-    self, Decision, Done, EndedTask, FailsafeLeader, Level, Memory, Node, Observation, Reply, Request, RunningTask,
-    Snapshot,
+    self, Decision, Done, EndedTask, FailsafeLeader, Level, Memory, Node, Note, Observation, Reply, Request,
+    RunningTask, Snapshot,
 };
 use crate::postgres::{Look, PgError, StopMode, StopPlan};
 
@@ -24,6 +24,7 @@ use super::board::{Asked, Board};
 use super::lead::FailsafeLead;
 use super::lease::{Lease, Sent};
 use super::ports::Ports;
+use super::retry::Retry;
 use super::task::{Running, chain, field};
 use super::watchdog::Watchdog;
 
@@ -102,6 +103,10 @@ pub struct Runner {
     began: Instant,
     last_line: String,
     said_at: Instant,
+    /// What this cycle has said already: it may decide several times.
+    said: Vec<Note>,
+    /// What could not be written, and is tried again.
+    pub(super) retry: Retry,
     rules: Option<Rules>,
     pub(super) watchdog: Arc<Watchdog>,
 }
@@ -142,6 +147,8 @@ impl Runner {
             began: Instant::now(),
             last_line: String::new(),
             said_at: Instant::now(),
+            said: Vec::new(),
+            retry: Retry::default(),
             rules: None,
             watchdog: Arc::new(Watchdog::none()),
         }
@@ -215,7 +222,7 @@ impl Runner {
             if let Some(ended) = self.ended.take() {
                 return self.leave(ended).await;
             }
-            let period = wake_after.map_or(self.period(), |after| after.min(self.settings.loop_wait));
+            let period = [wake_after, self.retry.pause()].into_iter().flatten().fold(self.period(), Duration::min);
             wake_at = Instant::now() + period.max(MIN_PERIOD);
             let earliest = began + MIN_PERIOD;
             if Instant::now() < earliest {
@@ -304,6 +311,8 @@ impl Runner {
     /// One cycle. Returns how soon the next one is due at the latest, if sooner than usual.
     async fn cycle(&mut self, is_leaving: bool) -> Option<Duration> {
         self.is_leaving = is_leaving;
+        self.said.clear();
+        self.retry.begin();
         if self.board.read(|state| state.reload) {
             self.board.update(|state| state.reload = false);
             self.reload();
@@ -473,6 +482,10 @@ impl Runner {
     /// Notes as they come; the status line once a cycle, quietly when it repeats.
     fn say(&mut self, seen: &Observation, decision: &Decision) {
         for note in &decision.notes {
+            if self.said.contains(note) {
+                continue;
+            }
+            self.said.push(note.clone());
             match note.level {
                 Level::Info => info!(rule = decision.rule, "{}", note.text),
                 Level::Warning => warn!(rule = decision.rule, "{}", note.text),

@@ -4,9 +4,10 @@ use crate::cluster::{Callback, DataDir, Divergence, Member, Rewound, Role, Start
 
 use super::context::Context;
 use super::decision::{Level, Reply, Step, Task};
-use super::memory::{BootstrapStage, DemotionStage, RewindState};
+use super::memory::{BootstrapStage, DemotionStage, RewindState, Wait};
 use super::observation::{EndedTask, TaskOutcome};
 use super::rules::unfinished;
+use super::waits;
 
 /// See the module.
 pub(super) fn absorb(cx: &mut Context<'_>) {
@@ -23,6 +24,10 @@ pub(super) fn absorb(cx: &mut Context<'_>) {
             Divergence::Diverged => cx.memory.rewind = RewindState::Need,
             Divergence::Consistent => cx.memory.rewind = RewindState::NotNeed,
             Divergence::Unknown(why) => cx.info(format!("Could not compare timelines with the leader: {why}")),
+        }
+        match divergence {
+            Divergence::Unknown(_) => waits::look_again(cx, Wait::Divergence, ""),
+            _ => waits::is_over(cx, Wait::Divergence),
         }
     }
 }
@@ -66,6 +71,7 @@ fn cluster(cx: &mut Context<'_>) {
         cx.memory.known_members = view.members.iter().map(|m| (m.name.clone(), m.clone())).collect();
         cx.memory.former_leader = Some(leader.clone());
         cx.memory.backoff_since_ms = None;
+        waits::is_over(cx, Wait::Leader);
     } else {
         cx.memory.known_members.extend(view.members.iter().map(|m| (m.name.clone(), m.clone())));
     }

@@ -33,7 +33,9 @@ impl From<bool> for Race {
 pub(super) fn race(cx: &mut Context<'_>) -> Race {
     let Some(view) = cx.view() else { return Race::StandBack };
     let ttl_ms = u64::try_from(cx.settings().ttl.as_millis()).unwrap_or(u64::MAX);
-    if cx.memory.pre_promote_failed_ms.is_some_and(|at| cx.now().saturating_sub(at) < ttl_ms) {
+    let since_refusal = cx.memory.pre_promote_failed_ms.map(|at| cx.now().saturating_sub(at));
+    if let Some(since) = since_refusal.filter(|since| *since < ttl_ms) {
+        cx.wake_within(ttl_ms - since);
         cx.info("backoff: skip leader race after pre_promote script failure and releasing the lock voluntarily");
         return Race::StandBack;
     }
@@ -103,6 +105,7 @@ fn is_barred_by_failsafe(cx: &mut Context<'_>) -> bool {
 pub(super) fn has_promised(cx: &mut Context<'_>) -> bool {
     let Some(leader) = failsafe::promised(cx) else { return false };
     cx.info(format!("not racing: {} leads in failsafe mode", leader.name));
+    failsafe::wake_at_the_end(cx);
     true
 }
 

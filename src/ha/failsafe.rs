@@ -64,6 +64,13 @@ pub(super) fn promised<'a>(cx: &Context<'a>) -> Option<&'a FailsafeLeader> {
     (leader.is_promised(cx.seen) && !cx.is_primary() && leader.name != *cx.me()).then_some(leader)
 }
 
+/// Nobody tells us when what we have promised is over, and that somebody else may have to lead then.
+pub(super) fn wake_at_the_end(cx: &mut Context<'_>) {
+    if let Some(leader) = promised(cx) {
+        cx.wake_within(leader.promised_ms(cx.seen));
+    }
+}
+
 /// This moment with the primary that we have promised to in the place of the leader, if the DCS knows of none. Once we
 /// have gone for the key ourselves, what then is to be done is the race's business.
 pub(super) fn stand_in(cx: &Context<'_>) -> Option<Observation> {

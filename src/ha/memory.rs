@@ -91,6 +91,9 @@ pub struct Memory {
     /// That commits block for want of standbys was said.
     #[serde(default)]
     pub is_strict_warned: bool,
+    /// What no event tells of and is looked for again, ever more rarely.
+    #[serde(default)]
+    pub waits: BTreeMap<Wait, Waited>,
     /// Since when this standby asks not to be waited for, because it is about to stop.
     #[serde(default)]
     pub yields_sync_since_ms: Option<u64>,
@@ -116,6 +119,46 @@ pub struct Memory {
     pub previous_position: Option<Lsn>,
     /// When the race back-off began.
     pub backoff_since_ms: Option<u64>,
+}
+
+/// Something that no event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// This standby begins to stream.
+    Stream,
+    /// A standby that says it streams is seen to do so by the primary.
+    Sender,
+    /// As many standbys as are waited for have confirmed.
+    Confirmation,
+    /// The server shows the synchronous standbys that were set.
+    Names,
+    /// A standby near the limit of its lag crosses it.
+    Lag,
+    /// A slot is there, or gone, that could not be made or dropped.
+    Slots,
+    /// Somebody takes the free leader key.
+    Leader,
+    /// The leader answers what timeline it is on.
+    Divergence,
+    /// This standby comes to the leader's timeline.
+    Timeline,
+    /// A new cluster that is made from an archive comes out of recovery.
+    Recovery,
+}
+
+/// How long it has been waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waited {
+    /// For what, where there may be several of the kind.
+    pub of: Option<String>,
+    /// Since when, monotonic.
+    pub since_ms: u64,
+    /// When it was last found not to be there.
+    #[serde(default)]
+    pub missed_ms: u64,
+    /// Since when it has been there.
+    pub over_since_ms: Option<u64>,
 }
 
 /// How far the creation of a new cluster is.

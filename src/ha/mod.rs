@@ -32,13 +32,14 @@ pub mod quorum;
 mod requests;
 mod slots;
 pub mod sync;
+mod waits;
 
 #[cfg(test)]
 mod tests;
 
 pub use decision::{Decision, Level, Note, Reply, Step, Task, Verdict};
 pub use invariants::{Finding, check};
-pub use memory::{BootstrapStage, DemoteMode, Demotion, DemotionStage, Memory, RewindState};
+pub use memory::{BootstrapStage, DemoteMode, Demotion, DemotionStage, Memory, RewindState, Wait, Waited};
 pub use observation::{
     Done, EndedTask, FailsafeLeader, LockOutcome, Node, Observation, Request, RequestKind, RunningTask, Snapshot,
     TaskOutcome, Watchdog,
@@ -57,6 +58,7 @@ pub fn decide(seen: &Observation, memory: &Memory) -> Decision {
     led = failsafe::stand_in(&cx);
     if let Some(led) = &led {
         cx.seen = led;
+        failsafe::wake_at_the_end(&mut cx);
     }
     for rule in rules::TABLE {
         if let Some(flow) = (rule.decide)(&mut cx) {

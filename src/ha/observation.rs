@@ -74,8 +74,14 @@ impl FailsafeLeader {
     /// What it was promised counts still: also when the `ttl` has been changed or failsafe mode been switched off since,
     /// for the primary that cannot reach the DCS knows nothing of that.
     pub fn is_promised(&self, seen: &Observation) -> bool {
+        self.promised_ms(seen) > 0
+    }
+
+    /// For how long it counts still.
+    pub fn promised_ms(&self, seen: &Observation) -> u64 {
         let ttl_ms = u64::try_from(seen.settings.ttl.as_millis()).unwrap_or(u64::MAX);
-        seen.now_ms.saturating_sub(self.at_ms) < self.ttl_ms.unwrap_or_default().max(ttl_ms)
+        let passed = seen.now_ms.saturating_sub(self.at_ms);
+        self.ttl_ms.unwrap_or_default().max(ttl_ms).saturating_sub(passed)
     }
 }
 

@@ -15,7 +15,9 @@ pub(super) use status::status;
 
 use super::context::Context;
 use super::decision::{Level, Step};
+use super::memory::Wait;
 use super::reason::Reason;
+use super::waits;
 
 /// A slot that was just created is published this soon, so that standbys can copy it.
 const PUBLISH_WITHIN_MS: u64 = 100;
@@ -41,6 +43,7 @@ pub(super) fn order(cx: &mut Context<'_>) -> Option<Reason> {
     };
     let steps = plan(&monitor.slots, &wanted, situation);
     wake_for_new(cx, &steps);
+    await_settled(cx, &steps);
     if !steps.is_empty() {
         let sync = SlotSync { wanted: wanted.clone(), may_drop: situation.may_drop, is_led: situation.is_led };
         cx.step(Step::SyncSlots(sync));
@@ -98,6 +101,22 @@ fn wake_for_new(cx: &mut Context<'_>, steps: &[SlotStep]) {
         cx.wake_within(PUBLISH_WITHIN_MS);
     }
     cx.memory.slots_ordered = ordered;
+}
+
+/// What could not be made or dropped is tried again: nobody says when a slot is not in use any more.
+fn await_settled(cx: &mut Context<'_>, steps: &[SlotStep]) {
+    let name = |step: &SlotStep| match step {
+        SlotStep::Drop { name, .. } | SlotStep::CreatePhysical(name) | SlotStep::CreateLogical { name, .. } => {
+            Some(name.clone())
+        }
+        SlotStep::Advance { .. } => None,
+    };
+    let names: Vec<String> = steps.iter().filter_map(name).collect();
+    if names.is_empty() {
+        waits::is_over(cx, Wait::Slots);
+    } else {
+        waits::look_again(cx, Wait::Slots, &names.join(","));
+    }
 }
 
 /// Says before a promotion which logical slots may have lost rows they need.

@@ -11,7 +11,9 @@ use crate::config::SynchronousMode;
 
 use super::context::{Context, Flow};
 use super::decision::Step;
+use super::memory::Wait;
 use super::quorum::{self, Names, Transition};
+use super::waits;
 
 /// What stands in `synchronous_standby_names` when commits must block because nobody can acknowledge them.
 pub const PLACEHOLDER: &str = "__patroni_strict_sync_replica_placeholder__";
@@ -24,9 +26,6 @@ const SETTLE_MS: u64 = 2_000;
 
 /// How long a standby that commits wait for is missed before they do without it.
 const MISSING_MS: u64 = 1_000;
-
-/// How soon the standbys are looked at again when their confirmation is all that is missing.
-const ASK_AGAIN_MS: u64 = 100;
 
 /// `synchronous_standby_names`, read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -147,8 +146,9 @@ fn set_names(cx: &mut Context<'_>, wanted: &StandbyNames) -> Option<Flow> {
     cx.memory.is_sync_released = false;
     let text = wanted.write();
     cx.info(format!("Assigning synchronous_standby_names to {}", text.as_deref().unwrap_or("''")));
+    // The server shows it as soon as it has read its files again; it never does where another setting comes before ours.
+    waits::look_again(cx, Wait::Names, text.as_deref().unwrap_or_default());
     cx.step(Step::SetSyncNames(text));
-    cx.wake_within(1);
     None
 }
 
@@ -160,6 +160,7 @@ fn keep(cx: &mut Context<'_>) -> Option<Flow> {
     if cx.memory.sync_names_seen.as_deref() != Some(text.as_str()) {
         let before = StandbyNames::parse(cx.memory.sync_names_seen.as_deref().unwrap_or_default());
         cx.memory.sync_names_seen = Some(text);
+        waits::is_over(cx, Wait::Names);
         cx.memory.sync_names_since_ms = cx.now();
         cx.memory.is_sync_settled = false;
         // Where all are waited for, one that stays has everything. Where any of several will do, one that stays may
@@ -178,6 +179,8 @@ fn keep(cx: &mut Context<'_>) -> Option<Flow> {
     }
     let candidates = candidates(cx);
     mark_ready(cx, &candidates, &present, is_quorum);
+    await_senders(cx, candidates.len(), is_quorum);
+    await_lag(cx, &candidates);
     let active = choose(cx, &candidates, is_quorum);
     if is_quorum { by_quorum(cx, &active, &present) } else { by_priority(cx, &active, &present) }
 }
@@ -202,6 +205,46 @@ fn may_come_back(cx: &mut Context<'_>, present: &StandbyNames) -> Option<u64> {
     }
     let since = *cx.memory.sync_missing_since_ms.get_or_insert(cx.seen.now_ms);
     Some((since + MISSING_MS).saturating_sub(cx.now())).filter(|left| *left > 0)
+}
+
+/// A standby begins to stream before it has caught up, and only then counts here: no event tells of that. Without votes
+/// nobody is waited for beyond those who are enough.
+fn await_senders(cx: &mut Context<'_>, present: usize, is_quorum: bool) {
+    let (Some(view), Some(monitor)) = (cx.view(), cx.monitor()) else { return };
+    let is_enough = !is_quorum && present >= cx.settings().synchronous_node_count.max(1);
+    let is_missing = |member: &&Member| {
+        let tags = member.tags();
+        let says_so = member.is_running() && member.replication_state() == Some("streaming");
+        let is_seen = || monitor.senders.iter().any(|sender| member.name.matches(&sender.application_name));
+        says_so && member.name != *cx.me() && !tags.nosync() && !cascades(cx, tags.replicatefrom()) && !is_seen()
+    };
+    let missing: Vec<&str> = view.members.iter().filter(is_missing).map(|member| member.name.as_str()).collect();
+    if is_enough || missing.is_empty() {
+        waits::is_over(cx, Wait::Sender);
+    } else {
+        waits::look_again(cx, Wait::Sender, &missing.join(","));
+    }
+}
+
+/// Nobody tells when a standby falls too far behind to be waited for, or has caught up again: one that is near the limit
+/// is looked at again.
+fn await_lag(cx: &mut Context<'_>, candidates: &[Candidate]) {
+    let reference = lag_reference(cx, candidates);
+    let limit = cx.settings().maximum_lag_on_syncnode_bytes;
+    let is_near = |candidate: &Candidate| limit.is_some_and(|limit| reference.bytes_since(candidate.lsn) > limit / 2);
+    if candidates.iter().any(is_near) {
+        waits::look_again(cx, Wait::Lag, "");
+    } else {
+        waits::is_over(cx, Wait::Lag);
+    }
+}
+
+/// All that is missing is that these standbys confirm.
+fn await_confirmed(cx: &mut Context<'_>, of: &str) {
+    match settles_in(cx) {
+        0 => waits::look_again(cx, Wait::Confirmation, of),
+        left => cx.wake_within(left),
+    }
 }
 
 /// Milliseconds until the present `synchronous_standby_names` counts as taken over by the whole server.
@@ -276,11 +319,15 @@ fn mark_ready(cx: &mut Context<'_>, candidates: &[Candidate], present: &StandbyN
     }
 }
 
+/// What a standby's lag is counted from.
+fn lag_reference(cx: &Context<'_>, candidates: &[Candidate]) -> Lsn {
+    let best = candidates.iter().map(|candidate| candidate.lsn).max().filter(|_| candidates.len() > 1);
+    best.or_else(|| Some(cx.monitor()?.flush_lsn)).unwrap_or_default()
+}
+
 /// The standbys to be used, in order, within the lag limit.
 fn choose<'c>(cx: &Context<'_>, candidates: &'c [Candidate], is_quorum: bool) -> Vec<&'c Candidate> {
-    let own = cx.monitor().map(|monitor| monitor.flush_lsn).unwrap_or_default();
-    let best = candidates.iter().map(|candidate| candidate.lsn).max().unwrap_or_default();
-    let reference = if candidates.len() > 1 { best } else { own };
+    let reference = lag_reference(cx, candidates);
     let limit = cx.settings().maximum_lag_on_syncnode_bytes.unwrap_or(u64::MAX);
     let wanted = cx.settings().synchronous_node_count.max(1);
     let mut chosen: Vec<&Candidate> = Vec::new();
@@ -341,8 +388,10 @@ fn by_priority(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNam
         names.sort();
         return write(cx, SyncState { leader: Some(me), voters: names, ..SyncState::default() });
     }
-    if wanted.names != allowed {
-        cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
+    if wanted.names == allowed {
+        waits::is_over(cx, Wait::Confirmation);
+    } else {
+        await_confirmed(cx, &list(&wanted.names));
     }
     None
 }
@@ -400,7 +449,7 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
             if quorum::eases_election(&state, quorum, &voters) && !is_acknowledged(cx, &state) =>
         {
             if state.sync.intersection(&state.active).count() >= needed(&state) {
-                cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
+                await_confirmed(cx, &described(&state));
                 return None;
             }
             // Somebody who would have to confirm has gone: commits would wait for it as long as we do.
@@ -416,9 +465,13 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
         None | Some(Transition::Restart) if state.active.is_empty() && state.voters.is_empty() && present.blocks => {
             set_names(cx, &StandbyNames::default())
         }
-        None => None,
+        None => {
+            await_confirmation(cx, &state);
+            None
+        }
+        // None of those that commits wait for has confirmed.
         Some(Transition::Restart) => {
-            cx.wake_within(settles_in(cx).max(ASK_AGAIN_MS));
+            await_confirmed(cx, &described(&state));
             None
         }
         Some(Transition::Sync { numsync, names }) => {
@@ -432,6 +485,26 @@ fn by_quorum(cx: &mut Context<'_>, active: &[&Candidate], present: &StandbyNames
             write(cx, SyncState { leader: Some(me), quorum, voters: names, version: None })
         }
     }
+}
+
+/// While the votes count on fewer confirmations than commits wait for, more of them will be asked for: as soon as all
+/// have confirmed, fewer votes will do.
+fn await_confirmation(cx: &mut Context<'_>, state: &quorum::State) {
+    let needed = needed(state);
+    if state.quorum + needed <= state.sync.len() || state.confirmed >= needed {
+        waits::is_over(cx, Wait::Confirmation);
+    } else {
+        await_confirmed(cx, &described(state));
+    }
+}
+
+/// How many of whom are waited for.
+fn described(state: &quorum::State) -> String {
+    format!("{} of {}", needed(state), list(&state.sync))
+}
+
+fn list(names: &Names) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(",")
 }
 
 /// As many standbys as commits wait for have everything: any of the present ones stand for all that was acknowledged.

@@ -20,6 +20,7 @@ mod slots;
 mod standby;
 mod starting;
 mod unfinished;
+mod waits;
 mod wiped;
 
 const SYSTEM_ID: &str = "7710267184385916675";

@@ -87,7 +87,7 @@ pub(super) async fn process_ended(pid: i32) -> bool {
 
 /// An owned descriptor cannot be closed under the reactor, which is what the deprecation is about.
 #[allow(deprecated, reason = "its replacement is unsafe; an owned descriptor needs no promise from the caller")]
-fn readable(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+pub(super) fn readable(fd: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok()
 }
 

@@ -3,6 +3,7 @@
 //! `Inner` holds what is known between calls; the work is in the files below, one concern each. While a job (a
 //! start, a stop, a clone) runs, the job owns the state word; otherwise a look does.
 
+mod arrivals;
 mod copies;
 mod files;
 mod follow;

@@ -11,6 +11,7 @@ mod damaged;
 mod differential;
 mod etcd_cluster;
 mod etcd_nodes;
+mod events;
 mod failsafe;
 mod following;
 #[path = "../support/ground.rs"]

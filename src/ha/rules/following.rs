@@ -3,9 +3,9 @@
 use crate::cluster::{FollowChange, Recovery, Role};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Step, Task};
-use crate::ha::memory::{DemoteMode, RewindState};
+use crate::ha::memory::{DemoteMode, RewindState, Wait};
 use crate::ha::reason::{Line, Reason};
-use crate::ha::{requests, sync};
+use crate::ha::{requests, sync, waits};
 
 /// How soon a leader that is being promoted is looked at again.
 const LOOK_AGAIN_MS: u64 = 300;
@@ -74,10 +74,15 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
     if !cx.instance().accepts_connections {
         return Flow::end(stay);
     }
+    let source = upstream.as_ref().and_then(|upstream| {
+        let port = upstream.port.map(|port| port.to_string()).unwrap_or_default();
+        Some(format!("{}:{port}", upstream.host.as_ref()?))
+    });
     let Some(change) = cx.done().follow else {
         cx.step(Step::CompareFollow(upstream));
         return Flow::ask("the server what it follows");
     };
+    await_stream(cx, source);
     match change {
         FollowChange::Restart => {
             if cx.memory.rewind != RewindState::NotNeed {
@@ -107,6 +112,15 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
         }
     }
     Flow::end(stay)
+}
+
+/// No server says when it begins to stream, and others wait to hear of it: commits may have to wait for this standby.
+fn await_stream(cx: &mut Context<'_>, source: Option<String>) {
+    let Some(monitor) = cx.monitor() else { return };
+    match source.filter(|_| monitor.replication_state() != Some("streaming")) {
+        Some(source) => waits::look_again(cx, Wait::Stream, &source),
+        None => waits::is_over(cx, Wait::Stream),
+    }
 }
 
 fn set_role(cx: &mut Context<'_>, role: Role) {
@@ -151,8 +165,10 @@ fn notice_other_timeline(cx: &mut Context<'_>) {
         return;
     };
     let streams = cx.monitor().and_then(|monitor| monitor.replication_state()) == Some("streaming");
-    if own != theirs && !streams && cx.memory.rewind != RewindState::Check {
+    if own == theirs || streams {
+        waits::is_over(cx, Wait::Timeline);
+    } else if cx.memory.rewind != RewindState::Check {
         cx.mark_check();
-        cx.wake_within(1_000);
+        waits::look_again(cx, Wait::Timeline, &theirs.to_string());
     }
 }

@@ -3,9 +3,10 @@
 use crate::cluster::{Callback, MemberName, Recovery, Role};
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::{Level, Step, Task};
-use crate::ha::memory::BootstrapStage;
+use crate::ha::memory::{BootstrapStage, Wait};
 use crate::ha::reason::{Line, Reason};
 use crate::ha::rules::holding_lock::{Asked, may_lead_by_watchdog};
+use crate::ha::waits;
 
 /// See the module.
 pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
@@ -22,7 +23,10 @@ pub(in crate::ha) fn new_cluster(cx: &mut Context<'_>) -> Option<Flow> {
     match stage {
         BootstrapStage::Ready => ready(cx, Role::Primary),
         _ if cx.monitor().is_none() => Flow::end(Line::WaitingForEndOfRecovery),
-        _ if !cx.is_primary() => Flow::end(Line::WaitingForEndOfRecovery),
+        _ if !cx.is_primary() => {
+            waits::look_again(cx, Wait::Recovery, "");
+            Flow::end(Line::WaitingForEndOfRecovery)
+        }
         _ => {
             cx.memory.role = Some(Role::Primary);
             cx.memory.bootstrap = Some(BootstrapStage::PostBootstrap);

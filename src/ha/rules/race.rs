@@ -4,8 +4,10 @@ use crate::cluster::Lsn;
 use crate::ha::context::{Context, Flow};
 use crate::ha::decision::Step;
 use crate::ha::eligibility::{Race, has_promised, race};
+use crate::ha::memory::Wait;
 use crate::ha::observation::LockOutcome;
 use crate::ha::reason::{Line, Reason};
+use crate::ha::waits;
 
 /// How soon the DCS is read again after a lost race.
 const LOOK_AGAIN_MS: u64 = 500;
@@ -52,7 +54,13 @@ pub(in crate::ha) fn unlocked(cx: &mut Context<'_>) -> Option<Flow> {
             cx.step(Step::AcquireLeader);
             Flow::ask("the DCS for the leader key")
         }
-        Race::StandBack => stand_back(cx),
+        Race::StandBack => {
+            if !cx.is_paused() {
+                // The others may have been asked a moment too early, or they stand back for us.
+                waits::look_again(cx, Wait::Leader, "");
+            }
+            stand_back(cx)
+        }
     }
 }
 

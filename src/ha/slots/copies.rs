@@ -106,8 +106,11 @@ pub(super) fn tend(
 }
 
 fn copy(cx: &mut Context<'_>, missing: Vec<WantedSlot>, leader: Upstream) -> Option<Reason> {
-    let held = cx.memory.slot_copy_hold_ms.is_some_and(|until| cx.now() < until);
-    if missing.is_empty() || held {
+    if missing.is_empty() {
+        return None;
+    }
+    if let Some(until) = cx.memory.slot_copy_hold_ms.filter(|until| cx.now() < *until) {
+        cx.wake_within(until.saturating_sub(cx.now()));
         return None;
     }
     let names = missing.iter().map(|slot| slot.name.clone()).collect();

@@ -11,7 +11,7 @@ fn with_feed() -> impl FnOnce(&mut Observation) {
     configured(json!({"slots": {"feed": {"database": "app", "plugin": "pgoutput"}, "keep": null}}))
 }
 
-fn physical(name: &str) -> SlotState {
+pub(super) fn physical(name: &str) -> SlotState {
     SlotState { name: name.into(), restart_lsn: Some(Lsn(900)), ..SlotState::default() }
 }
 
@@ -63,10 +63,10 @@ fn the_leader_creates_all_slots_and_publishes_them_soon() {
     assert_eq!(names(sync_of(&decision)), ["b", "c", "feed", "keep"]);
     assert!(!sync_of(&decision).unwrap().is_led);
     assert_eq!(decision.wake_after_ms, Some(100));
-    // What could not be created is tried again at the pace of the loop.
+    // What could not be created is tried again, with less haste.
     scene.memory = decision.memory;
     let decision = scene.play(&[]);
-    assert_eq!((names(sync_of(&decision)).len(), decision.wake_after_ms), (4, None));
+    assert_eq!((names(sync_of(&decision)).len(), decision.wake_after_ms), (4, Some(1_000)));
 }
 
 #[test]
@@ -84,8 +84,10 @@ fn a_standby_copies_a_logical_slot_that_the_leader_has() {
     scene.memory = decision.memory.clone();
     let task = Task::CopySlots { leader: leader.clone(), slots: slots.clone() };
     scene.seen.ended = Some(EndedTask { task, outcome: TaskOutcome::Done, progress: None });
+    let receiver = crate::cluster::WalReceiver { status: Some("streaming".into()), ..Default::default() };
+    scene.seen.instance.monitor.as_mut().unwrap().receiver = Some(receiver);
     let decision = scene.decide();
-    assert_eq!(task_of(&decision), None);
+    assert_eq!((task_of(&decision), decision.wake_after_ms), (None, Some(10_000)));
     scene.seen.ended = None;
     scene.memory = decision.memory;
     scene.seen.now_ms += 10_000;

@@ -247,7 +247,7 @@ fn replicas_that_are_further_than_their_leader_compare_histories() {
         scene.seen.instance.monitor.as_mut().unwrap().timeline = Some(Timeline(2));
         let decision = scene.play(&[follows]);
         assert_eq!(decision.memory.rewind == RewindState::Check, checks, "{theirs}");
-        assert_eq!(decision.wake_after_ms.is_some(), checks);
+        assert!(!checks || decision.wake_after_ms.is_some());
     }
 }
 

@@ -224,7 +224,7 @@ async fn server_facts(inner: &Arc<Inner>, ask: &Look, answer: Answer, found: &mu
             Err(_) => tracing::warn!("the settings of the running server were not taken over in time"),
         }
     }
-    inner.streams.watch(&answer.streams, &inner.events);
+    inner.streams.watch(&answer.streams, ask.senders, &inner.events);
     let mut monitor = answer.monitor;
     if monitor.in_recovery && monitor.timeline.is_none() && ask.standby_timeline {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -10,7 +10,7 @@ use crate::postgres::connection::Failure;
 use crate::postgres::process::{PidFile, Postmaster};
 use crate::postgres::query;
 
-use super::{Inner, blocking, settings};
+use super::{Inner, arrivals, blocking, settings};
 
 /// How often the pid file of a starting server is read.
 pub(super) const TICK: Duration = Duration::from_millis(20);
@@ -93,7 +93,10 @@ pub(super) async fn watch(inner: Arc<Inner>) {
     loop {
         match inner.site.postmaster.living() {
             Some(postmaster) => watch_one(&inner, postmaster).await,
-            None => inner.watcher.notified().await,
+            None => tokio::select! {
+                () = inner.watcher.notified() => {}
+                () = arrivals::tell(&inner) => {}
+            },
         }
     }
 }

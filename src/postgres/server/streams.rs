@@ -26,10 +26,11 @@ pub(super) struct Streams {
 
 impl Streams {
     /// From now on the end of each of these is an event. Who cannot be waited for is left alone until the next look. A
-    /// number whose owner has ended belongs to another process by now.
-    pub(super) fn watch(&self, seen: &[i32], events: &Arc<Notify>) {
+    /// number whose owner has ended belongs to another process by now. `is_all`: the others have gone; who asks for less,
+    /// as the REST interface does at any time, says nothing of them.
+    pub(super) fn watch(&self, seen: &[i32], is_all: bool, events: &Arc<Notify>) {
         let mut watched = locked(&self.watched);
-        watched.retain(|pid, waits| seen.contains(pid) && !waits.is_finished());
+        watched.retain(|pid, waits| (!is_all || seen.contains(pid)) && !waits.is_finished());
         for pid in seen {
             watched.entry(*pid).or_insert_with(|| {
                 let (pid, events, pace) = (*pid, Arc::clone(events), Arc::clone(&self.pace));
@@ -105,13 +106,13 @@ mod tests {
         let (streams, events) = (Streams::default(), Arc::new(Notify::new()));
         let mut child = Killed::sleeper();
         let pid = child.pid();
-        streams.watch(&[pid], &events);
-        streams.watch(&[pid], &events);
+        streams.watch(&[pid], true, &events);
+        streams.watch(&[pid], true, &events);
         child.0.kill().unwrap();
         tokio::time::timeout(LONG, events.notified()).await.unwrap();
         child.0.wait().unwrap();
         // Seen once more, for it has just gone: that is no event, or the next look would be the next event.
-        streams.watch(&[pid], &events);
+        streams.watch(&[pid], true, &events);
         let until_tried = async {
             while !locked(&streams.watched)[&pid].is_finished() {
                 tokio::task::yield_now().await;
@@ -142,10 +143,12 @@ mod tests {
             tokio::time::timeout(LONG, until_open).await.unwrap();
         };
         for _ in 0..3 {
-            streams.watch(&[child.pid()], &events);
+            streams.watch(&[child.pid()], true, &events);
             open(1).await;
         }
-        streams.watch(&[], &events);
+        streams.watch(&[], false, &events);
+        open(1).await;
+        streams.watch(&[], true, &events);
         open(0).await;
     }
 
