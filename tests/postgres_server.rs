@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pgherd::cluster::{DataDir, FollowChange, Lsn, Role, State, StopMode, StopProgress, Timeline};
+use pgherd::cluster::{DataDir, FollowChange, InstanceState, Lsn, Role, State, StopMode, StopProgress, Timeline};
 use pgherd::postgres::process::Postmaster;
 use pgherd::postgres::{
     Look, PgError, Postgres, Recovery, SlotSync, StartPlan, Started, StopPlan, WantedSlot, process_tree,
@@ -201,6 +201,35 @@ fn a_standby_follows_and_is_promoted() {
         let wanted = vec![WantedSlot { name: "c".into(), ..WantedSlot::default() }];
         b.server.sync_slots(&SlotSync { wanted, may_drop: true, is_led: true }).await.unwrap();
         assert_eq!(b.monitor().await.slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["c"]);
+    });
+}
+
+#[test]
+fn a_standby_asks_for_wal_again_when_it_is_told_to() {
+    run("a_standby_asks_for_wal_again_when_it_is_told_to", async {
+        let a = Node::primary("a", |_| {}).await;
+        let b = Node::standby("b", &a, |config| {
+            // Left alone it would not ask before the test is given up.
+            config.parameters.insert("wal_retrieve_retry_interval".into(), "1h".into());
+        })
+        .await;
+        let streams = |seen: &InstanceState| {
+            seen.monitor.as_ref().is_some_and(|monitor| monitor.replication_state() == Some("streaming"))
+        };
+        b.until("streaming", streams).await;
+        let read_at = b.text("SELECT pg_conf_load_time()::text").await;
+        a.server.stop(&fast(), None, &never()).await.unwrap();
+        b.until("the end of the stream", |seen| !streams(seen)).await;
+        assert_eq!(a.start(Recovery::None).await, Started::Running);
+        let give_up = Instant::now() + DEADLINE;
+        while !streams(&b.look().await) {
+            assert!(Instant::now() < give_up, "it never asked");
+            b.server.retry_stream().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(b.text("SELECT pg_conf_load_time()::text").await, read_at, "nobody else has read the files");
+        // A primary has nobody to ask.
+        a.server.retry_stream().await.unwrap();
     });
 }
 

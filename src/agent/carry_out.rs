@@ -250,6 +250,7 @@ async fn local_step(runner: &mut Runner, seen: &mut Observation, step: &Step) {
             seen.done.follow = Some(asked.unwrap_or(crate::cluster::FollowChange::None));
         }
         Step::Follow(upstream) => limited("follow", postgres.follow(upstream.as_ref())).await,
+        Step::RetryStream => limited("asking for WAL", postgres.retry_stream()).await,
         Step::CheckDivergence(leader) => {
             let asked = tokio::time::timeout(INLINE_LIMIT, postgres.check_divergence(leader)).await;
             let late = || crate::cluster::Divergence::Unknown(format!("no answer within {INLINE_LIMIT:?}"));

@@ -135,6 +135,8 @@ pub enum Step {
     CompareFollow(Option<Upstream>),
     /// Rewrite the recovery configuration and reload.
     Follow(Option<Upstream>),
+    /// Have the standby that does not stream ask for WAL now.
+    RetryStream,
     /// Compare histories with this leader; outcome in `done.divergence`.
     CheckDivergence(Upstream),
     /// Read the history file of a timeline; outcome in `done.history`.

@@ -172,6 +172,11 @@ pub trait Postgres: Send + Sync {
     /// Writes the recovery configuration for `upstream` and reloads.
     async fn follow(&self, upstream: Option<&Upstream>) -> Result<(), PgError>;
 
+    /// Has a standby that does not stream ask its upstream for WAL now, not when `wal_retrieve_retry_interval` is over.
+    async fn retry_stream(&self) -> Result<(), PgError> {
+        Ok(())
+    }
+
     /// Resumes paused WAL replay.
     async fn resume_replay(&self) -> Result<(), PgError>;
 

@@ -260,6 +260,12 @@ pub async fn resume_replay(client: &Client) -> Result<(), Error> {
     client.batch_execute("SELECT pg_catalog.pg_wal_replay_resume()").await
 }
 
+/// The process that replays WAL, while the server is in recovery.
+pub async fn startup_process(client: &Client) -> Result<Option<i32>, Error> {
+    let query = "SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'startup'";
+    client.query_typed(query, &[]).await?.first().map(|row| row.try_get(0)).transpose()
+}
+
 /// Asks nothing: an answer is all that is wanted.
 pub async fn ping(client: &Client) -> Result<(), Error> {
     client.batch_execute("SELECT 1").await

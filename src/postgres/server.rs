@@ -318,6 +318,10 @@ impl Postgres for Server {
         follow::follow(&self.inner, upstream).await
     }
 
+    async fn retry_stream(&self) -> Result<(), PgError> {
+        follow::retry_stream(&self.inner).await
+    }
+
     async fn resume_replay(&self) -> Result<(), PgError> {
         Ok(self.inner.ask(ASK_LIMIT, |client| Box::pin(query::resume_replay(client))).await?)
     }

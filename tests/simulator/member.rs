@@ -491,6 +491,7 @@ fn cut(decision: &mut Decision, left: &mut usize) -> bool {
                 | Step::SyncSlots(_)
                 | Step::TendSlots(_)
                 | Step::CompareFollow(_)
+                | Step::RetryStream
                 | Step::AskPeers(_)
                 | Step::Callback { .. }
         );

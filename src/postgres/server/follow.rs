@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal::SIGHUP;
+
 use crate::cluster::{FollowChange, Upstream};
 use crate::postgres::conf::recovery::{self, Current, Setting};
-use crate::postgres::{PgError, query, version};
+use crate::postgres::{PgError, process_tree, query, version};
 
 use super::files::Signal;
 use super::{ASK_LIMIT, Inner, blocking, settings};
@@ -73,5 +75,15 @@ pub(super) async fn follow(inner: &Arc<Inner>, upstream: Option<&Upstream>) -> R
     settings::write(inner, recovery, Signal::Standby).await?;
     settings::reload(inner).await?;
     drop(rewriting);
+    Ok(())
+}
+
+/// Who is told to read its files has waited long enough: of all signals to the process that replays WAL, this is the one
+/// that changes nothing else. The rest of the server does not hear of it.
+pub(super) async fn retry_stream(inner: &Arc<Inner>) -> Result<(), PgError> {
+    let asked = inner.ask(ASK_LIMIT, |client| Box::pin(query::startup_process(client))).await?;
+    if let Some(pid) = asked {
+        process_tree::signal(pid, SIGHUP);
+    }
     Ok(())
 }
