@@ -177,7 +177,7 @@ async fn strike(cluster: &mut Cluster, fault: Fault, victim: usize, length: Dura
 async fn wait_well(cluster: &Cluster, writer: &Writer, mode: &Value, ended: Instant, humans: &mut usize) -> Duration {
     let mut help_at = ended + PATIENCE;
     loop {
-        if cluster.is_healthy().await && (mode == &json!(false) || has_synchronous(cluster).await) {
+        if cluster.is_healthy().await && (mode == &json!(false) || cluster.has_synchronous().await) {
             writer.wait_acknowledged_after(Instant::now(), PATIENCE).await;
             return ended.elapsed();
         }
@@ -194,13 +194,6 @@ async fn wait_well(cluster: &Cluster, writer: &Writer, mode: &Value, ended: Inst
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Whether a standby may be elected without losing what was acknowledged.
-async fn has_synchronous(cluster: &Cluster) -> bool {
-    let Some(leader) = cluster.leader().await else { return false };
-    let view = cluster.get(leader, "/cluster").await;
-    view.is_some_and(|(_, view)| view.contains("sync_standby") || view.contains("quorum_standby"))
 }
 
 fn report(kind: Kind, mode: &Value, account: &Account, acknowledged: usize) {

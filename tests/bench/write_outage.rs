@@ -54,6 +54,11 @@ fn main() {
             "ttl 20, loop_wait 5",
             json!({"ttl": 20, "loop_wait": 5, "retry_timeout": 5, "postgresql": {"use_pg_rewind": true}}),
         ),
+        (
+            "synchronous mode, ttl 20, loop_wait 5",
+            json!({"ttl": 20, "loop_wait": 5, "retry_timeout": 5, "synchronous_mode": true,
+                   "postgresql": {"use_pg_rewind": true}}),
+        ),
         ("ttl 30, loop_wait 10 (defaults)", json!({"postgresql": {"use_pg_rewind": true}})),
         (BELOW, json!({"ttl": 5, "loop_wait": 1, "retry_timeout": 1, "postgresql": {"use_pg_rewind": true}})),
     ];
@@ -95,6 +100,9 @@ async fn measure(kind: Kind, rounds: usize, dynamic: &serde_json::Value) -> Vec<
         for (i, event) in EVENTS.into_iter().enumerate() {
             // Not always in the same phase of the loop.
             cluster.wait_healthy(LONG).await;
+            if dynamic["synchronous_mode"] == true {
+                cluster.until("a synchronous standby", LONG, async || cluster.has_synchronous().await).await;
+            }
             tokio::time::sleep(Duration::from_secs(2 + round as u64)).await;
             let gap = play(&mut cluster, &writer, event).await;
             eprintln!("{kind:?} {event:?} {gap:.2?}");

@@ -458,6 +458,13 @@ impl Cluster {
         true
     }
 
+    /// Whether a standby may be elected without losing what was acknowledged in a synchronous mode.
+    pub async fn has_synchronous(&self) -> bool {
+        let Some(leader) = self.leader().await else { return false };
+        let view = self.get(leader, "/cluster").await;
+        view.is_some_and(|(_, view)| view.contains("sync_standby") || view.contains("quorum_standby"))
+    }
+
     pub async fn wait_healthy(&self, limit: Duration) {
         self.until("a healthy cluster", limit, async || self.is_healthy().await).await;
     }
