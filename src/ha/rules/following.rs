@@ -82,7 +82,7 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
         cx.step(Step::CompareFollow(upstream));
         return Flow::ask("the server what it follows");
     };
-    await_stream(cx, source);
+    await_stream(cx, source, change);
     match change {
         FollowChange::Restart => {
             if cx.memory.rewind != RewindState::NotNeed {
@@ -114,13 +114,17 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
     Flow::end(stay)
 }
 
-/// No server says when it begins to stream, and others wait to hear of it: commits may have to wait for this standby.
-fn await_stream(cx: &mut Context<'_>, source: Option<String>) {
+/// No server says when it begins to stream, and others wait to hear of it: commits may have to wait for this standby. Left
+/// alone, it lets `wal_retrieve_retry_interval` pass after each attempt, while a primary that crashed is back in a moment.
+fn await_stream(cx: &mut Context<'_>, source: Option<String>, change: FollowChange) {
     let Some(monitor) = cx.monitor() else { return };
-    match source.filter(|_| monitor.replication_state() != Some("streaming")) {
-        Some(source) => waits::look_again(cx, Wait::Stream, &source),
-        None => waits::is_over(cx, Wait::Stream),
+    let Some(source) = source.filter(|_| monitor.replication_state() != Some("streaming")) else {
+        return waits::is_over(cx, Wait::Stream);
+    };
+    if monitor.receiver.is_none() && change == FollowChange::None {
+        cx.step(Step::RetryStream);
     }
+    waits::look_again(cx, Wait::Stream, &source);
 }
 
 fn set_role(cx: &mut Context<'_>, role: Role) {

@@ -45,6 +45,21 @@ fn a_standby_that_does_not_stream_yet_is_looked_at_again_ever_more_rarely() {
 }
 
 #[test]
+fn a_standby_that_does_not_stream_is_told_to_ask_at_each_look() {
+    let is_told = |status: Option<&str>, change: FollowChange| {
+        let mut scene = tagged(json!({}));
+        let receiver = |status: &str| WalReceiver { status: Some(status.into()), ..Default::default() };
+        scene.seen.instance.monitor.as_mut().unwrap().receiver = status.map(receiver);
+        scene.seen.done.follow = Some(change);
+        scene.play(&[]).steps.contains(&Step::RetryStream)
+    };
+    assert!(is_told(None, FollowChange::None));
+    assert!(!is_told(Some("starting"), FollowChange::None), "it is asking");
+    assert!(!is_told(Some("streaming"), FollowChange::None));
+    assert!(!is_told(None, FollowChange::Reload), "whom it asks is about to change");
+}
+
+#[test]
 fn who_streams_for_a_moment_only_begins_no_new_wait() {
     let mut scene = tagged(json!({}));
     let mut at = 100_000;
