@@ -88,8 +88,9 @@ async fn dcs_step(runner: &mut Runner, seen: &mut Observation, step: &Step) -> O
     Some(result)
 }
 
-/// Writes whose failure is logged and mended by the next cycle, which comes soon then. Once the DCS has not answered one of them, the others
-/// of this cycle are left out: each would wait as long, and what is to be done without the DCS would come too late.
+/// Writes whose failure is logged and mended by the next cycle, which comes soon then. Once the DCS has not answered
+/// one of them, the others of this cycle are left out: each would wait as long, and what is to be done without the DCS
+/// would come too late.
 async fn secondary_write(runner: &mut Runner, seen: &mut Observation, step: &Step) -> Option<Result<(), DcsError>> {
     if runner.is_dcs_silent && is_put_off(step) {
         runner.retry.failed();

@@ -1,4 +1,5 @@
-//! A turn of the loop takes longer than the whole story: whatever comes about in it was told by an event.
+//! A turn of the loop takes longer than the whole story: whatever comes about in it was told by an event. So does the
+//! pause that servers make between two attempts to stream.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ fn settings() -> Value {
     json!({
         "ttl": 320, "loop_wait": 300, "retry_timeout": 5, "synchronous_mode": true,
         "postgresql": {"use_pg_rewind": true, "parameters": {
-            "wal_keep_size": "64MB", "wal_retrieve_retry_interval": "200ms", "wal_level": "logical"
+            "wal_keep_size": "64MB", "wal_retrieve_retry_interval": "1h", "wal_level": "logical"
         }}
     })
 }

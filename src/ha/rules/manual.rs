@@ -8,6 +8,9 @@ use crate::ha::memory::DemoteMode;
 use crate::ha::reason::Reason;
 use crate::ha::requests::{Due, due};
 
+/// How soon a request is looked at again that has to wait for the history of a new timeline.
+const LOOK_AGAIN_MS: u64 = 50;
+
 /// Answers when a demotion begins; a request that cannot be met is taken back.
 pub(in crate::ha) fn on_the_leader(cx: &mut Context<'_>) -> Option<Flow> {
     let request = cx.view()?.failover_request()?.clone();
@@ -18,7 +21,7 @@ pub(in crate::ha) fn on_the_leader(cx: &mut Context<'_>) -> Option<Flow> {
         return None;
     }
     if is_new_timeline(cx) {
-        cx.wake_within(1);
+        cx.wake_within(LOOK_AGAIN_MS);
         return None;
     }
     let action = action_name(Some(&request));

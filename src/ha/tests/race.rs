@@ -101,7 +101,7 @@ fn a_timeline_is_noted_before_it_is_handed_over() {
     }
     let lines = |done: &mut Done| done.history = Some((Vec::new(), None));
     let decision = scene.play(&[kept, lines]);
-    assert_eq!((decision.memory.demotion.clone(), decision.wake_after_ms), (None, Some(1)), "{}", decision.reason);
+    assert_eq!((decision.memory.demotion.clone(), decision.wake_after_ms), (None, Some(50)), "{}", decision.reason);
     let history = json!([[1, 900, "no recovery target specified"]]);
     let noted = request().with(|view| view.history = Some(crate::cluster::History { raw: history })).build();
     let mut later = Scene { seen: scene.seen.clone(), memory: scene.memory.clone() };
