@@ -472,6 +472,8 @@ impl Runner {
             debug_assert!(false, "{}", finding.0);
         }
         self.memory = std::mem::take(&mut decision.memory);
+        // Whoever is answered now may look at once.
+        self.board.update(|state| state.scheduled_restart.clone_from(&self.memory.scheduled_restart));
         decision
     }
 
@@ -530,7 +532,6 @@ impl Runner {
     async fn settle(&mut self, seen: &Observation, decision: &Decision) {
         let role = self.memory.role.unwrap_or(crate::cluster::Role::Uninitialized);
         let line = (decision.rule, self.last_line.clone());
-        let scheduled = self.memory.scheduled_restart.clone();
         let leader = seen.view().and_then(ClusterView::leader_name);
         self.follows = self.task.is_none() && leader.is_some_and(|leader| *leader != self.node.name);
         self.board.update(|state| {
@@ -540,7 +541,6 @@ impl Runner {
             }
             state.instance = seen.instance.clone();
             state.role = role;
-            state.scheduled_restart = scheduled;
             state.last_decision = line;
             state.advice = decision.reason.advice();
             state.is_watchdog_unusable = seen.watchdog == ha::Watchdog::Unusable;

@@ -116,12 +116,14 @@ fn point_at_upstream(cx: &mut Context<'_>, stay: Reason) -> Option<Flow> {
 
 /// No server says when it begins to stream, and others wait to hear of it: commits may have to wait for this standby. Left
 /// alone, it lets `wal_retrieve_retry_interval` pass after each attempt, while a primary that crashed is back in a moment.
+/// One that waits for a restart is left alone: WAL of a primary with higher parameters would end it.
 fn await_stream(cx: &mut Context<'_>, source: Option<String>, change: FollowChange) {
     let Some(monitor) = cx.monitor() else { return };
     let Some(source) = source.filter(|_| monitor.replication_state() != Some("streaming")) else {
         return waits::is_over(cx, Wait::Stream);
     };
-    if monitor.receiver.is_none() && change == FollowChange::None {
+    let may_ask = monitor.receiver.is_none() && cx.instance().pending_restart.is_empty();
+    if may_ask && change == FollowChange::None {
         cx.step(Step::RetryStream);
     }
     waits::look_again(cx, Wait::Stream, &source);

@@ -1,7 +1,7 @@
 //! What no event tells of is looked for again, soon at first.
 
 use super::*;
-use crate::cluster::{Divergence, SlotState, WalReceiver, WalSender};
+use crate::cluster::{Divergence, PendingValue, SlotState, WalReceiver, WalSender};
 use crate::config::SynchronousMode;
 
 fn tagged(tags: serde_json::Value) -> Scene {
@@ -46,17 +46,24 @@ fn a_standby_that_does_not_stream_yet_is_looked_at_again_ever_more_rarely() {
 
 #[test]
 fn a_standby_that_does_not_stream_is_told_to_ask_at_each_look() {
-    let is_told = |status: Option<&str>, change: FollowChange| {
+    let waiting = BTreeMap::from([(
+        "max_connections".to_owned(),
+        PendingValue { old_value: "30".into(), new_value: "40".into() },
+    )]);
+    let is_told = |status: Option<&str>, change: FollowChange, pending: &BTreeMap<String, PendingValue>| {
         let mut scene = tagged(json!({}));
+        scene.seen.instance.pending_restart = pending.clone();
         let receiver = |status: &str| WalReceiver { status: Some(status.into()), ..Default::default() };
         scene.seen.instance.monitor.as_mut().unwrap().receiver = status.map(receiver);
         scene.seen.done.follow = Some(change);
         scene.play(&[]).steps.contains(&Step::RetryStream)
     };
-    assert!(is_told(None, FollowChange::None));
-    assert!(!is_told(Some("starting"), FollowChange::None), "it is asking");
-    assert!(!is_told(Some("streaming"), FollowChange::None));
-    assert!(!is_told(None, FollowChange::Reload), "whom it asks is about to change");
+    let none = BTreeMap::new();
+    assert!(is_told(None, FollowChange::None, &none));
+    assert!(!is_told(Some("starting"), FollowChange::None, &none), "it is asking");
+    assert!(!is_told(Some("streaming"), FollowChange::None, &none));
+    assert!(!is_told(None, FollowChange::Reload, &none), "whom it asks is about to change");
+    assert!(!is_told(None, FollowChange::None, &waiting), "the primary's WAL may end it");
 }
 
 #[test]
