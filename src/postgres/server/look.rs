@@ -200,8 +200,9 @@ fn settle(inner: &Inner, files: &Files, answer: &Option<Result<Answer, Failure>>
     if seen == Seen::NotReady || (seen == Seen::Silent && next.is_starting()) {
         inner.awaits_ready.store(true, Ordering::Release);
         inner.watcher.notify_one();
-    } else if seen == Seen::Answers {
-        inner.awaits_ready.store(false, Ordering::Release);
+    } else if seen == Seen::Answers && inner.awaits_ready.swap(false, Ordering::AcqRel) {
+        // It may be the REST interface that looks, and the loop waits to hear of it.
+        inner.events.notify_one();
     }
 }
 
