@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, Kind, Store};
+use crate::harness::{Cluster, Kind, Store, as_user, pg_bin, stderr};
 use crate::synchronous::wait_synchronous;
 
 /// Much shorter than a turn of the loop.
@@ -67,6 +67,7 @@ async fn nothing_waits_for_the_next_turn_of_the_loop() {
     servers_die(&cluster).await;
     settings_change(&cluster).await;
     slots_come_and_go(&cluster).await;
+    a_server_is_started_by_hand(&cluster).await;
     members_change(&mut cluster).await;
 }
 
@@ -113,6 +114,32 @@ async fn slots_come_and_go(cluster: &Cluster) {
     for i in 0..3 {
         cluster.until(&format!("n{i} has the slot no more"), SOON, async || !has_slot(i).await).await;
     }
+}
+
+/// In maintenance mode an operator stops a standby and starts it again.
+async fn a_server_is_started_by_hand(cluster: &Cluster) {
+    let standby = chosen(cluster).await;
+    patch(cluster, &json!({"pause": true})).await;
+    cluster.wait_log(standby, "PAUSE: no action", SOON).await;
+    let name = &cluster.members[standby].name;
+    let key = cluster.key(&format!("members/{name}"));
+    for (action, is_up) in [("stop", false), ("start", true)] {
+        let done = as_user(&pg_bin().join("pg_ctl"))
+            .args([action, "-w", "-D"])
+            .arg(cluster.path(&format!("data-{name}")))
+            .arg("-l")
+            .arg(cluster.path("by-hand.log"))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}\n{}", stderr(&done), cluster.dump());
+        let says_so = async || {
+            let member: Value =
+                serde_json::from_str(&cluster.etcdctl(&["get", &key, "--print-value-only"])).unwrap_or_default();
+            (member["state"] == "running") == is_up
+        };
+        cluster.until(&format!("{name} says what came of `{action}`"), SOON, says_so).await;
+    }
+    patch(cluster, &json!({"pause": null})).await;
 }
 
 /// Tags that are reloaded, an upstream that goes, a leader that leaves.
